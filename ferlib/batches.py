@@ -1,0 +1,221 @@
+"""What a model is fed: augmented pictures, targets, class weights and shuffled batches.
+
+Augmentation is one Keras layer, written with `keras.ops`, that runs inside the training graph of
+every backend. It takes uint8 pictures and gives uint8 pictures back, so that what a model sees in
+training is what it will be asked about later. Normalisation lives inside the models.
+"""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from ferlib.labels import EMOTIONS, FERPLUS_TO_LABEL
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """How strongly pictures are changed at random; everything at zero changes nothing.
+
+    Args:
+        flip: Whether half of the pictures are mirrored left to right.
+        shift: Largest shift in each direction, as a share of the side.
+        rotation: Largest rotation either way, in degrees.
+        zoom: Largest zoom in or out; 0.2 scales by 1/1.2 to 1.2.
+        brightness: Largest change of brightness, as a share of the full range.
+        contrast: Largest relative change of contrast.
+        erase: Probability that a rectangle of 2 to 25 % of a picture is replaced by one grey
+            (random erasing, Zhong et al. 2017, arXiv:1708.04896).
+    """
+
+    flip: bool = True
+    shift: float = 0.08
+    rotation: float = 10.0
+    zoom: float = 0.1
+    brightness: float = 0.0
+    contrast: float = 0.2
+    erase: float = 0.0
+
+    def __post_init__(self):
+        limits = {"shift": 0.5, "rotation": 180, "zoom": 1, "brightness": 1, "contrast": 1, "erase": 1}
+        for name, most in limits.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in 0 to {most}.")
+
+
+@keras.saving.register_keras_serializable("ferlib")
+class Augmenter(keras.layers.Layer):
+    """Changes pictures at random in training and passes them through otherwise.
+
+    Flip, shift, rotation and zoom are one affine map, so each picture is interpolated only once.
+
+    Args:
+        augmentation: An `Augmentation`, or its fields as a dict.
+        seed: Seed of the layer's own random state.
+
+    Returns:
+        From a call: pictures of the shape and dtype given (uint8 [N, H, W, 1]).
+    """
+
+    def __init__(self, augmentation, *, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        if isinstance(augmentation, dict):
+            augmentation = Augmentation(**augmentation)
+        self.augmentation = augmentation
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training=False):
+        if not training:
+            return images
+        a, (n, height, width) = self.augmentation, ops.shape(images)[:3]
+        u = keras.random.uniform((n, 13), -1.0, 1.0, seed=self.seed_generator)
+        x = ops.cast(images, "float32")
+        if a.flip or a.shift or a.rotation or a.zoom:
+            x = ops.image.affine_transform(
+                x, self._affine(u, height, width), "bilinear", "nearest", data_format="channels_last"
+            )
+        unit = [ops.reshape(u[:, i], (-1, 1, 1, 1)) for i in range(5, 13)]
+        if a.contrast:
+            mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
+            x = (x - mean) * (1 + a.contrast * unit[0]) + mean
+        if a.brightness:
+            x = x + 255 * a.brightness * unit[1]
+        if a.erase:
+            area = 0.02 + 0.23 * (unit[2] + 1) / 2
+            aspect = ops.exp(math.log(3) * unit[3])
+            rows = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1, 1)) / height
+            columns = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, -1, 1)) / width
+            inside = ops.logical_and(
+                ops.abs(rows - (unit[4] + 1) / 2) < ops.sqrt(area * aspect) / 2,
+                ops.abs(columns - (unit[5] + 1) / 2) < ops.sqrt(area / aspect) / 2,
+            )
+            erased = ops.logical_and(inside, (unit[6] + 1) / 2 < a.erase)
+            x = ops.where(erased, 127.5 * (unit[7] + 1), x)
+        return ops.cast(ops.clip(ops.round(x), 0, 255), images.dtype)
+
+    def _affine(self, u, height, width):
+        """Gives the map from output to input pixels about the centre, float32 [N, 8]."""
+        a = self.augmentation
+        angle = math.radians(a.rotation) * u[:, 0]
+        scale = ops.exp(math.log(1 + a.zoom) * u[:, 1])
+        mirror = ops.where(u[:, 4] < 0, -1.0, 1.0) if a.flip else ops.ones_like(scale)
+        cos, sin = ops.cos(angle) / scale, ops.sin(angle) / scale
+        cx, cy = (width - 1) / 2, (height - 1) / 2
+        dx, dy = cx + a.shift * width * u[:, 2], cy + a.shift * height * u[:, 3]
+        zero = ops.zeros_like(cos)
+        across = [cos * mirror, -sin * mirror, cx - mirror * (cos * dx - sin * dy)]
+        return ops.stack([*across, sin, cos, cy - sin * dx - cos * dy, zero, zero], axis=1)
+
+    def get_config(self):
+        fields = dataclasses.asdict(self.augmentation)
+        return {**super().get_config(), "augmentation": fields, "seed": self.seed}
+
+
+def augment(images, augmentation: Augmentation, *, seed: int = 0) -> np.ndarray:
+    """Augments pictures once, as training would, to be looked at.
+
+    Args:
+        images: uint8 [N, H, W] or [N, H, W, 1].
+        augmentation: What may change, and how much.
+        seed: Seed of the changes.
+
+    Returns:
+        uint8 pictures of the shape given.
+    """
+    changed = Augmenter(augmentation, seed=seed)(
+        np.reshape(images, (*np.shape(images)[:3], 1)), training=True
+    )
+    return ops.convert_to_numpy(changed).reshape(np.shape(images))
+
+
+def targets(labels, votes=None, *, ferplus_weight: float = 0.0) -> np.ndarray:
+    """Makes the distributions that a model is trained towards.
+
+    Args:
+        labels: int [N], FER2013's labels.
+        votes: float32 [N, 10], FER+'s votes; needed where `ferplus_weight` is above zero.
+        ferplus_weight: Share of the taggers' distribution over the seven emotions (Barsoum et
+            al. 2016, arXiv:1608.01041) in the target; the label keeps the rest. Pictures without
+            a vote for one of the seven keep their label alone.
+
+    Returns:
+        float32 [N, 7], rows that sum to 1.
+
+    Raises:
+        ValueError: If votes are asked for and there are none.
+    """
+    hot = np.eye(len(EMOTIONS), dtype="float32")[np.asarray(labels)]
+    if not ferplus_weight:
+        return hot
+    if votes is None:
+        raise ValueError(
+            "ferplus_weight needs FER+ votes: put fer2013new.csv beside the FER2013 csv, "
+            "or set ferplus_weight to 0."
+        )
+    tagged = np.zeros_like(hot)
+    tagged[:, list(FERPLUS_TO_LABEL.values())] = votes[:, list(FERPLUS_TO_LABEL)]
+    total = tagged.sum(axis=1, keepdims=True)
+    weight = np.where(total > 0, ferplus_weight, 0.0).astype("float32")
+    return (1 - weight) * hot + weight * tagged / np.maximum(total, 1)
+
+
+def class_weights(labels) -> dict[int, float]:
+    """Weighs each label against its frequency, as scikit-learn's "balanced" does.
+
+    Args:
+        labels: int [N], FER2013's labels.
+
+    Returns:
+        A weight for each of the seven labels; a label that does not occur has weight 1.
+    """
+    from sklearn.utils.class_weight import compute_class_weight
+
+    present = np.unique(labels)
+    balanced = compute_class_weight("balanced", classes=present, y=np.asarray(labels))
+    weights = dict.fromkeys(range(len(EMOTIONS)), 1.0)
+    return weights | {int(k): float(w) for k, w in zip(present, balanced, strict=True)}
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled batches whose order follows from the seed and the epoch alone.
+
+    An epoch that is run again, in this process or another, gives the same batches. The last
+    pictures of an epoch that do not fill a batch are left out; each epoch leaves out others.
+
+    Args:
+        images: uint8 [N, 48, 48] or features float32 [N, D], also memory-mapped.
+        targets: float32 [N, 7].
+        batch_size: Pictures in a batch.
+        seed: Seed of order and mixup.
+        mixup: Alpha of the Beta distribution that pictures are blended with (Zhang et al. 2017,
+            arXiv:1710.09412); 0 blends nothing.
+    """
+
+    def __init__(self, images, targets, *, batch_size=128, seed=0, mixup=0.0):
+        super().__init__()
+        self.images, self.targets = images, targets
+        self.batch_size, self.seed, self.mixup = min(batch_size, len(images)), seed, mixup
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int):
+        """Lays out the order of an epoch (0 is the first)."""
+        self.epoch = epoch
+        self.order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
+
+    def __len__(self):
+        return len(self.images) // self.batch_size
+
+    def __getitem__(self, index):
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        x, y = self.images[rows], self.targets[rows]
+        x = x[..., None] if x.ndim == 3 else x
+        if self.mixup:
+            rng = np.random.default_rng([self.seed, self.epoch, index])
+            share = rng.beta(self.mixup, self.mixup, len(rows)).astype("float32")[:, None]
+            y = share * y + (1 - share) * np.roll(y, 1, axis=0)
+            share = share[..., None, None]
+            x = np.rint(share * x + (1 - share) * np.roll(x, 1, axis=0)).astype("uint8")
+        return x, y

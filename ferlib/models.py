@@ -1,0 +1,428 @@
+"""The models: how they are built, saved, loaded and found by name.
+
+Each takes uint8 pictures [N, 48, 48, 1], does its own resizing and normalisation, and returns
+softmax probabilities float32 [N, 7] in FER2013's order of labels.
+"""
+
+import io
+import json
+import os
+import pathlib
+import re
+import socket
+import tempfile
+import zipfile
+
+import keras
+import numpy as np
+from keras import layers
+
+from ferlib.labels import EMOTIONS
+
+SIDE = 48
+PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
+_CARD, _SEEN = "ferlib/card.json", "ferlib/seen.npy"
+
+
+def classic(*, widths=(128, 256, 512, 512), dense=(512, 256), dropout=0.4) -> keras.Model:
+    """Builds the CNN of the tutorials: four blocks of Conv2D, MaxPooling2D and Dropout.
+
+    Args:
+        widths: Filters of each block.
+        dense: Units of the dense layers after Flatten.
+        dropout: Share dropped after each block and dense layer.
+
+    Returns:
+        A model with about 4.2 million parameters at the defaults.
+    """
+    images = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 255)(images)
+    for width in widths:
+        x = layers.Conv2D(width, 3, activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+        x = layers.Dropout(dropout)(x)
+    x = layers.Flatten()(x)
+    for units in dense:
+        x = layers.Dense(units, activation="relu")(x)
+        x = layers.Dropout(dropout)(x)
+    return keras.Model(images, _softmax(x), name="classic")
+
+
+def compact(
+    *, widths=(32, 64, 128, 256), blocks=1, dropout=0.3, squeeze=True, crop=44, name="compact"
+) -> keras.Model:
+    """Builds a small residual network with squeeze-and-excitation and global pooling.
+
+    He et al. 2015 (arXiv:1512.03385) with the squeeze-and-excitation of Hu et al. 2017
+    (arXiv:1709.01507). Each picture is normalised to mean 0 and variance 1, so that light and
+    contrast matter little. The centre of the picture is used: in training, random shifts make
+    that a random crop.
+
+    Args:
+        widths: Filters of the stages; each stage after the first halves the resolution.
+        blocks: Residual blocks in each stage.
+        dropout: Share dropped before the classifier.
+        squeeze: Whether blocks weigh their channels by squeeze-and-excitation.
+        crop: Side of the centre that is used, in pixels.
+        name: The model's name.
+
+    Returns:
+        A model with about 1.25 million parameters at the defaults.
+    """
+    images = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="images")
+    x = layers.Rescaling(1 / 255)(images)
+    if crop < SIDE:
+        low = (SIDE - crop) // 2
+        x = layers.Cropping2D(((low, SIDE - crop - low),) * 2)(x)
+    x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
+    x = _conv_norm(x, 32, activation="relu")
+    x = layers.MaxPooling2D()(x)
+    for stage, width in enumerate(widths):
+        for block in range(blocks):
+            x = _residual(x, width, strides=2 if stage and not block else 1, squeeze=squeeze)
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(images, _softmax(x), name=name)
+
+
+def tiny(**options) -> keras.Model:
+    """Builds `compact` at about half its width: under 0.3 million parameters."""
+    return compact(**{"widths": (16, 32, 64, 112), "name": "tiny", **options})
+
+
+def accurate(**options) -> keras.Model:
+    """Builds `compact` at twice its width: about 4.9 million parameters."""
+    return compact(**{"widths": (64, 128, 256, 512), "name": "accurate", **options})
+
+
+def _conv_norm(x, width, *, size=3, strides=1, activation=None):
+    x = layers.Conv2D(width, size, strides=strides, padding="same", use_bias=False)(x)
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    return layers.Activation(activation)(x) if activation else x
+
+
+def _residual(x, width, *, strides, squeeze):
+    y = _conv_norm(x, width, strides=strides, activation="relu")
+    y = _conv_norm(y, width)
+    if squeeze:
+        weight = layers.GlobalAveragePooling2D(keepdims=True)(y)
+        weight = layers.Dense(max(width // 8, 4), activation="relu")(weight)
+        y = layers.Multiply()([y, layers.Dense(width, activation="sigmoid")(weight)])
+    if strides > 1:
+        x = layers.AveragePooling2D(strides, padding="same")(x)
+    if x.shape[-1] != width:
+        x = _conv_norm(x, width, size=1)
+    return layers.Activation("relu")(layers.Add()([x, y]))
+
+
+def _softmax(x):
+    """Ends a model: logits, then softmax, in float32 under any precision policy."""
+    x = layers.Dense(len(EMOTIONS), dtype="float32", name="logits")(x)
+    return layers.Activation("softmax", dtype="float32", name="probabilities")(x)
+
+
+BACKBONES = {
+    "VGG16": ("caffe", "block5_conv1"),
+    "VGG19": ("caffe", "block5_conv1"),
+    "ResNet50": ("caffe", "conv5_block1_1_conv"),
+    "MobileNet": ("tf", "conv_dw_12"),
+    "MobileNetV2": ("tf", "block_13_expand"),
+    "MobileNetV3Small": ("none", "expanded_conv_8_expand"),
+    "EfficientNetV2B0": ("none", "block6a_expand_conv"),
+    "DenseNet121": ("torch", "conv5_block1_0_bn"),
+}
+"""Backbones from keras.applications: their preprocessing, and the first layer of the top block."""
+
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PREPROCESSING = {
+    "none": (1.0, 0.0),
+    "tf": (1 / 127.5, -1.0),
+    "caffe": (1.0, [-103.939, -116.779, -123.68]),
+    "torch": (
+        [1 / (255 * std) for std in _IMAGENET_STD],
+        [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)],
+    ),
+}
+"""What keras.applications' `preprocess_input` does in each of its modes: scale and offset. A grey
+picture is the same in RGB and BGR. "none": 0 to 255, the backbone does the rest itself."""
+
+
+def transfer(
+    backbone, *, weights="", size=96, preprocessing="", trained="head", dropout=0.3
+) -> keras.Model:
+    """Builds a classifier of grey 48x48 pictures on a network of keras.applications.
+
+    Args:
+        backbone: One of `BACKBONES`.
+        weights: "imagenet" (downloaded once by Keras), a weights file of the backbone without
+            its top, or "" for random weights.
+        size: Side to which pictures are enlarged, in pixels, at least 32.
+        preprocessing: One of `PREPROCESSING`, for weights that were trained with another than
+            the backbone's own, which "" takes.
+        trained: What training may change, see `unfreeze`.
+        dropout: Share of the pooled features dropped before the classifier.
+
+    Returns:
+        The model; its pooled features are the output of the layer named "features".
+
+    Raises:
+        ValueError: If there is no such backbone or preprocessing, or the file's weights are not
+            this backbone's.
+        FileNotFoundError: If the weights file is not there or cannot be downloaded.
+    """
+    for given, known in ((backbone, BACKBONES), (preprocessing or "none", PREPROCESSING)):
+        if given not in known:
+            raise ValueError(f"{given!r} is unknown; known are {', '.join(known)}.")
+    scale, offset = PREPROCESSING[preprocessing or BACKBONES[backbone][0]]
+    images = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="images")
+    x = layers.Concatenate()([images] * 3)
+    x = layers.Rescaling(scale, offset)(x)
+    if size != SIDE:
+        x = layers.Resizing(size, size)(x)
+    x = _backbone(backbone, weights, size)(x)
+    x = layers.GlobalAveragePooling2D(name="features")(x)
+    model = keras.Model(images, _softmax(layers.Dropout(dropout)(x)), name=backbone)
+    unfreeze(model, trained)
+    return model
+
+
+def _backbone(name, weights, size):
+    """Builds a network of keras.applications without its top, and fills in its weights."""
+    if weights not in ("", "imagenet") and not pathlib.Path(weights).is_file():
+        raise FileNotFoundError(f"There is no weights file {weights} for {name}.")
+    builder, shape = getattr(keras.applications, name), (size, size, 3)
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(15)
+    try:
+        return builder(include_top=False, weights=str(weights) or None, input_shape=shape)
+    except Exception as error:
+        url = re.search(r"https?://\S+/([^/\s:]+)", str(error))
+        if url is None or weights != "imagenet":
+            detail = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"{name} cannot be built at {size} pixels with weights={str(weights)!r}: {detail}"
+            ) from error
+        home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+        raise FileNotFoundError(
+            f"The ImageNet weights of {name} cannot be downloaded ({url[0]}). Put the file "
+            f"{url[1]} into {home / 'models'}, where Keras looks for it; or give weights=FILE for "
+            'a file elsewhere, or weights="" for random weights, which is not transfer learning.'
+        ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
+
+
+def unfreeze(model: keras.Model, part: str):
+    """Says which part of a transfer model training may change; its classifier always may.
+
+    Args:
+        model: What `transfer` built.
+        part: "head", only the classifier; "top", the backbone's top block as well; "all", the
+            whole backbone; or the name of the first of the backbone's layers. In all of these
+            BatchNormalization stays as the backbone's weights have it. "scratch" is everything
+            with BatchNormalization, for random weights.
+
+    Raises:
+        ValueError: If the backbone has no such layer.
+    """
+    backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    names = [layer.name for layer in backbone.layers]
+    first = {"all": names[0], "scratch": names[0], "top": BACKBONES[model.name][1]}.get(part, part)
+    if part != "head" and first not in names:
+        raise ValueError(
+            f'{part!r} is no part of {model.name}: give "head", "top", "all", "scratch" or the '
+            "name of a layer."
+        )
+    start = len(names) if part == "head" else names.index(first)
+    for number, layer in enumerate(backbone.layers):
+        kept = part != "scratch" and isinstance(layer, layers.BatchNormalization)
+        layer.trainable = number >= start and not kept
+
+
+def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Cuts a transfer model into what gives its features and what classifies them.
+
+    Returns:
+        Two models that share the layers of the one given: pictures to features float32 [N, D],
+        and features to probabilities.
+    """
+    features = model.get_layer("features")
+    x = entry = keras.Input(features.output.shape[1:])
+    for layer in model.layers[model.layers.index(features) + 1 :]:
+        x = layer(x)
+    return keras.Model(model.input, features.output), keras.Model(entry, x)
+
+
+BUILDERS = {
+    "classic": classic,
+    "compact": compact,
+    "tiny": tiny,
+    "accurate": accurate,
+    "transfer": transfer,
+}
+
+
+def build(name: str, **options) -> keras.Model:
+    """Builds a model by name, with new weights.
+
+    Args:
+        name: One of `BUILDERS`.
+        **options: What the builder takes.
+
+    Returns:
+        The model: uint8 [N, 48, 48, 1] in, float32 [N, 7] out.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    if name not in BUILDERS:
+        raise ValueError(f"There is no model {name!r}; known are {', '.join(BUILDERS)}.")
+    return BUILDERS[name](**options)
+
+
+def save(model: keras.Model, path, *, card: dict | None = None, seen=None, half=False):
+    """Saves a model as one `.keras` file that also says where it comes from.
+
+    The file is Keras's own format with two members more, which Keras passes over. It appears
+    whole or not at all.
+
+    Args:
+        model: The model.
+        path: Where to write; must end in `.keras`.
+        card: What is known of the model, as JSON would hold it.
+        seen: uint64 [N], `cleaning.picture_hashes` of the pictures it was trained on.
+        half: Whether weights are stored as float16, in half the space.
+
+    Returns:
+        The path written.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
+        whole = pathlib.Path(folder) / "model.keras"
+        model.save(whole)
+        if half:
+            whole = _halve(whole)
+        with zipfile.ZipFile(whole, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(_CARD, json.dumps(card or {}, indent=1))
+            if seen is not None:
+                buffer = io.BytesIO()
+                np.save(buffer, np.sort(np.asarray(seen, dtype="uint64")))
+                archive.writestr(_SEEN, buffer.getvalue())
+        os.replace(whole, path)
+    return path
+
+
+def _halve(path):
+    """Copies a `.keras` file with its weights cast to float16."""
+    import h5py
+
+    out = path.with_name("half.keras")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.namelist():
+            data = old.read(member)
+            if member.endswith(".h5"):
+                buffer = io.BytesIO()
+                with h5py.File(io.BytesIO(data)) as source, h5py.File(buffer, "w") as copy:
+                    source.visititems(lambda name, item: _copy_half(copy, name, item))
+                    for key, value in source.attrs.items():
+                        copy.attrs[key] = value
+                data = buffer.getvalue()
+            new.writestr(member, data)
+    return out
+
+
+def _copy_half(copy, name, item):
+    if hasattr(item, "shape"):
+        value = item[()]
+        made = copy.create_dataset(name, data=value.astype("f2") if value.dtype == "f4" else value)
+    else:
+        made = copy.require_group(name)
+    for key, value in item.attrs.items():
+        made.attrs[key] = value
+
+
+def shipped() -> tuple[str, ...]:
+    """Names the trained models that come with ferlib."""
+    return tuple(sorted(path.stem for path in PRETRAINED.glob("*.keras")))
+
+
+def find(model) -> pathlib.Path:
+    """Finds the file of a model.
+
+    Args:
+        model: A path, or the name of a shipped model.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: If there is neither such a file nor such a shipped model.
+    """
+    path = pathlib.Path(model)
+    if path.suffix not in (".keras", ".h5") and str(model) in shipped():
+        return PRETRAINED / f"{model}.keras"
+    if not path.is_file():
+        names = ", ".join(shipped()) or "none yet"
+        raise FileNotFoundError(
+            f"No model {str(model)!r}: give a .keras or .h5 file, or a shipped name ({names})."
+        )
+    return path
+
+
+def load(model) -> keras.Model:
+    """Loads a model in safe mode: a file that would run code of its own is refused.
+
+    Args:
+        model: A path (`.keras`, or an older `.h5`), the name of a shipped model, or a model,
+            which is given back as it is.
+
+    Returns:
+        The model, not compiled.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If the file cannot be loaded safely, or is no classifier of 48x48 grey
+            pictures into seven emotions.
+    """
+    if isinstance(model, keras.Model):
+        return model
+    path = find(model)
+    try:
+        loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be loaded safely: {str(error).strip().splitlines()[0]} "
+            "Only files made of Keras's own layers are taken; code in a model file is never run."
+        ) from error
+    shapes = loaded.input_shape, loaded.output_shape
+    if shapes != ((None, SIDE, SIDE, 1), (None, len(EMOTIONS))):
+        raise ValueError(
+            f"{path} maps {shapes[0]} to {shapes[1]}; ferlib's models map (None, 48, 48, 1) to "
+            "(None, 7). Put resizing and channels inside the model."
+        )
+    return loaded
+
+
+def read_card(model) -> dict:
+    """Reads what a model file says of itself; empty for a file that ferlib did not write."""
+    data = _member(model, _CARD)
+    return json.loads(data) if data else {}
+
+
+def read_seen(model):
+    """Reads the hashes of the pictures that a model was trained on.
+
+    Returns:
+        uint64 [N], sorted, or None where the file does not say.
+    """
+    data = _member(model, _SEEN)
+    return np.load(io.BytesIO(data), allow_pickle=False) if data else None
+
+
+def _member(model, name):
+    path = find(model)
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name) if name in archive.namelist() else None

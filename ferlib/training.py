@@ -1,0 +1,458 @@
+"""Training: a recipe in, a run directory out, and a killed run goes on where it stopped.
+
+Everything random in an epoch (order, augmentation, mixup, dropout) follows from the recipe's seed
+and the epoch's number, and every epoch ends with a checkpoint that appears whole or not at all.
+So a training that is started again replays the unfinished epoch and ends as it would have ended:
+bit for bit on a CPU.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import shutil
+import sys
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+from ferlib import batches, cleaning, models
+from ferlib.batches import Augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All that decides how a model is trained; saved beside every model as `recipe.json`.
+
+    Args:
+        model: A name that `models.build` knows.
+        options: What its builder takes.
+        init: A trained model of the same form (a `.keras` file or a shipped name) whose weights
+            are the first; "" begins with the builder's.
+        epochs: Passes over the training pictures.
+        batch_size: Pictures in a batch.
+        optimizer: "adam", "adamw" or "sgd" (Nesterov, momentum 0.9).
+        learning_rate: The highest learning rate.
+        schedule: "cosine" (down to zero, Loshchilov and Hutter 2016, arXiv:1608.03983) or
+            "constant".
+        warmup_epochs: Epochs over which a cosine schedule first rises, linearly.
+        weight_decay: Decoupled weight decay; biases and normalisation are left out.
+        label_smoothing: Share of each target that is spread over all labels.
+        augmentation: How training pictures are changed; None changes nothing.
+        mixup: Alpha of mixup; 0 for none.
+        ema: Momentum of the moving average of the weights, a step; 0 for none. The average is
+            what is validated and saved.
+        ferplus_weight: Share of FER+'s votes in the targets.
+        class_weights: Whether rare labels weigh more.
+        seed: Seed of weights, order, augmentation, mixup and dropout.
+        precision: Keras's dtype policy in training, such as "mixed_bfloat16". What is saved
+            computes in float32.
+    """
+
+    model: str = "compact"
+    options: dict = dataclasses.field(default_factory=dict)
+    init: str = ""
+    epochs: int = 60
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    schedule: str = "cosine"
+    warmup_epochs: float = 1.0
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.1
+    augmentation: Augmentation | None = Augmentation()
+    mixup: float = 0.0
+    ema: float = 0.0
+    ferplus_weight: float = 0.0
+    class_weights: bool = False
+    seed: int = 0
+    precision: str = "float32"
+
+    def __post_init__(self):
+        if isinstance(self.augmentation, dict):
+            object.__setattr__(self, "augmentation", Augmentation(**self.augmentation))
+        allowed = {
+            "model": (self.model in models.BUILDERS, f"one of {', '.join(models.BUILDERS)}"),
+            "optimizer": (self.optimizer in ("adam", "adamw", "sgd"), "adam, adamw or sgd"),
+            "schedule": (self.schedule in ("cosine", "constant"), "cosine or constant"),
+            "epochs": (self.epochs >= 1, "1 or more"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "0 or more, under 1"),
+            "ema": (0 <= self.ema < 1, "0 or more, under 1"),
+            "ferplus_weight": (0 <= self.ferplus_weight <= 1, "0 to 1"),
+        }
+        for name, (fits, what) in allowed.items():
+            if not fits:
+                raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}; it must be {what}.")
+
+    @property
+    def head_only(self) -> bool:
+        """Whether features can be computed once: a frozen backbone, unchanged pictures."""
+        frozen = self.model == "transfer" and self.options.get("trained", "head") == "head"
+        return frozen and not self.augmentation and not self.mixup
+
+    def replace(self, **changes) -> "Recipe":
+        """Gives this recipe with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self, path):
+        """Writes the recipe to a file."""
+        _write(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def from_json(cls, path) -> "Recipe":
+        """Reads a recipe from a file.
+
+        Raises:
+            ValueError: If the file is no recipe; names the file and the field.
+        """
+        try:
+            fields = json.loads(pathlib.Path(path).read_text())
+            unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
+            if unknown:
+                raise ValueError(f"no recipe has {', '.join(sorted(unknown))}")
+            return cls(**fields)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} is not a recipe: {error}") from error
+
+
+RECIPES = {
+    "classic": Recipe(
+        model="classic",
+        epochs=50,
+        optimizer="adam",
+        learning_rate=5e-4,
+        schedule="constant",
+        weight_decay=0.0,
+        label_smoothing=0.0,
+        augmentation=None,
+    ),
+    "compact": Recipe(),
+    "frozen": Recipe(
+        model="transfer",
+        options={"backbone": "MobileNet", "weights": "imagenet"},
+        epochs=30,
+        learning_rate=1e-3,
+        augmentation=None,
+    ),
+    "fine_tuned": Recipe(
+        model="transfer",
+        options={"backbone": "MobileNet", "weights": "imagenet", "trained": "all"},
+        epochs=12,
+        batch_size=64,
+        learning_rate=3e-4,
+    ),
+}
+"""The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these."""
+
+
+def recipe(name_or_path) -> Recipe:
+    """Finds a recipe: a shipped one by name, or a JSON file.
+
+    Raises:
+        FileNotFoundError: If it is neither.
+        ValueError: If the file is no recipe.
+    """
+    if str(name_or_path) in RECIPES:
+        return RECIPES[str(name_or_path)]
+    if not pathlib.Path(name_or_path).is_file():
+        raise FileNotFoundError(
+            f"No recipe {str(name_or_path)!r}: give a JSON file or one of {', '.join(RECIPES)}."
+        )
+    return Recipe.from_json(name_or_path)
+
+
+def train(
+    recipe, data, out, *, overwrite=False, on_epoch=None, tensorboard=None, verbose=True
+) -> keras.Model:
+    """Trains a model, or goes on with a training that was stopped.
+
+    Writes into `out`: `model.keras`, `history.csv` (a row an epoch), `recipe.json`,
+    `metrics.json`, and `state/` with the last epoch's checkpoint. Where `out` already holds the
+    finished training of this recipe on this data, the model is only loaded.
+
+    Where only the classifier of a transfer model is trained, on pictures that are not changed,
+    its features are computed once, kept in `out/features`, and trained on instead.
+
+    Args:
+        recipe: A `Recipe`.
+        data: A `FERData` with the splits train and val. Nothing else is looked at.
+        out: The folder of the run.
+        overwrite: Whether a training of another recipe or other data in `out` is replaced.
+        on_epoch: Called after every epoch with the history so far, a DataFrame.
+        tensorboard: A folder for TensorBoard's logs; None writes none.
+        verbose: Whether a line is printed for each epoch.
+
+    Returns:
+        The trained model, with the last epoch's weights (their moving average under `ema`).
+
+    Raises:
+        FileExistsError: If `out` holds another training and `overwrite` is not set.
+        ValueError: If the data has no pictures to train on or none to validate on.
+        FloatingPointError: If the loss is no longer a number.
+    """
+    out = pathlib.Path(out)
+    _claim(out, recipe, data, overwrite)
+    if (out / "model.keras").exists():
+        return models.load(out / "model.keras")
+    pictures, held_out = data.of("train"), data.of("val")
+    if not len(pictures) or not len(held_out):
+        raise ValueError(f"{data.origin} has no pictures in train or none in val.")
+
+    keras.utils.set_random_seed(recipe.seed)
+    _make_deterministic()
+    model = learned = _build(recipe)
+    inputs = pictures.images, np.asarray(held_out.images)[..., None]
+    if recipe.head_only:
+        body, learned = models.split(model)
+        inputs = [_features(body, x, recipe, out, verbose) for x in inputs]
+    feed = batches.Batches(
+        inputs[0],
+        batches.targets(pictures.labels, pictures.votes, ferplus_weight=recipe.ferplus_weight),
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        mixup=recipe.mixup,
+    )
+    learner = _compile(learned, recipe, len(feed))
+    state = _State(out, feed, recipe, on_epoch=on_epoch, verbose=verbose)
+    callbacks = [keras.callbacks.SwapEMAWeights()] if recipe.ema else []
+    if tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(pathlib.Path(tensorboard) / out.name))
+    learner.fit(
+        feed,
+        epochs=recipe.epochs,
+        initial_epoch=state.restore(learner),
+        shuffle=False,
+        validation_data=(inputs[1], batches.targets(held_out.labels)),
+        validation_batch_size=256,
+        class_weight=batches.class_weights(pictures.labels) if recipe.class_weights else None,
+        callbacks=[*callbacks, state],
+        verbose=0,
+    )
+    return _finish(model, recipe, data, out, state.history)
+
+
+def _claim(out, recipe, data, overwrite):
+    """Makes `out` the folder of this recipe on this data."""
+    identity = {"recipe": dataclasses.asdict(recipe), "data": data.fingerprint}
+    if recipe.init:
+        content = models.find(recipe.init).read_bytes()
+        identity["content of init"] = hashlib.sha256(content).hexdigest()[:16]
+    identity = json.loads(json.dumps(identity))
+    path = out / "state" / "identity.json"
+    if path.exists():
+        there = json.loads(path.read_text())
+        there["recipe"] = dataclasses.asdict(Recipe()) | there["recipe"]
+        if there == identity:
+            return
+        if not overwrite:
+            old, new = (x | x["recipe"] | {"recipe": ""} for x in (there, identity))
+            changed = [f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in new if old.get(k) != new[k]]
+            raise FileExistsError(
+                f"{out} holds another training ({'; '.join(changed)}). "
+                "Give another folder, or remove this one."
+            )
+        shutil.rmtree(out / "state")
+    elif (out / "model.keras").exists() and not overwrite:
+        raise FileExistsError(f"{out} holds a model that this training did not make.")
+    (out / "model.keras").unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    recipe.to_json(out / "recipe.json")
+    _write(path, json.dumps(identity))
+
+
+def _make_deterministic():
+    """Makes TensorFlow repeat itself on a CPU; other backends do so by themselves."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.enable_op_determinism()
+
+
+def _build(recipe):
+    """Builds the model with its first weights."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)
+    try:
+        model = models.build(recipe.model, **recipe.options)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    if recipe.init:
+        model.set_weights(models.load(recipe.init).get_weights())
+    return model
+
+
+def _features(body, images, recipe, out, verbose):
+    """Computes what a frozen backbone makes of pictures; float32 [N, D], memory-mapped."""
+    from tqdm import tqdm
+
+    kind = recipe.options | {"dropout": 0, "precision": recipe.precision}
+    key = hashlib.sha256(json.dumps(kind, sort_keys=True).encode())
+    for part in (cleaning.picture_hashes(images), *body.get_weights()):
+        key.update(part.tobytes())
+    path = out / "features" / f"{key.hexdigest()[:16]}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name("unfinished.npy")
+        starts = tqdm(range(0, len(images), 512), "batches of features", disable=not verbose)
+        parts = (images[start : start + 512].reshape(-1, *body.input_shape[1:]) for start in starts)
+        made = [body.predict(part, batch_size=64, verbose=0) for part in parts]
+        np.save(unfinished, np.concatenate(made))
+        os.replace(unfinished, path)
+    return np.load(path, mmap_mode="r")
+
+
+def _compile(model, recipe, steps):
+    """Puts augmentation before a model, and gives it optimizer and loss."""
+    images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
+    changed = batches.Augmenter(recipe.augmentation)(images) if recipe.augmentation else images
+    learner = keras.Model(images, model(changed))
+
+    rate = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        warmup, total = int(recipe.warmup_epochs * steps), recipe.epochs * steps
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 100 if warmup else rate,
+            max(total - warmup, 1),
+            warmup_target=rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    common = {"learning_rate": rate, "weight_decay": recipe.weight_decay or None}
+    if recipe.ema:
+        common |= {"use_ema": True, "ema_momentum": recipe.ema}
+    kinds = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
+    if recipe.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
+    else:
+        optimizer = kinds[recipe.optimizer](**common)
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
+    learner.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+    return learner
+
+
+class _State(keras.callbacks.Callback):
+    """Seeds every epoch, and after it writes history and checkpoint."""
+
+    def __init__(self, out, feed, recipe, *, on_epoch, verbose):
+        super().__init__()
+        self.out, self.feed, self.recipe = out, feed, recipe
+        self.on_epoch, self.verbose, self.history = on_epoch, verbose, []
+
+    def restore(self, learner) -> int:
+        """Loads the last checkpoint, if there is one, and returns the epoch to go on with."""
+        import pandas as pd
+
+        saved = sorted((self.out / "state").glob("epoch-*.weights.h5"))
+        if not saved:
+            return 0
+        learner.optimizer.build(learner.trainable_variables)
+        learner.load_weights(saved[-1])
+        done = int(saved[-1].name[6:10])
+        self.history = pd.read_csv(self.out / "history.csv").to_dict("records")[:done]
+        if self.verbose:
+            print(f"going on after epoch {done} of {self.recipe.epochs} in {self.out}", flush=True)
+        return done
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+        self.feed.start_epoch(epoch)
+        random = [v for v in self.model.variables if v.name == "seed_generator_state"]
+        for number, variable in enumerate(random):
+            words = np.random.SeedSequence([self.recipe.seed, epoch, number]).generate_state(2)
+            variable.assign(words.astype(variable.dtype))
+        if self.verbose and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=len(self.feed), desc=f"epoch {epoch + 1}", leave=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if hasattr(self, "bar"):
+            self.bar.update()
+
+    def on_epoch_end(self, epoch, logs=None):
+        import pandas as pd
+
+        if hasattr(self, "bar"):
+            self.bar.close()
+        if not np.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"The loss is {logs['loss']} after epoch {epoch + 1} in {self.out}: "
+                "a lower learning_rate, or a longer warm-up, may help."
+            )
+        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}, "learning_rate": rate}
+        row["seconds"] = time.perf_counter() - self.started
+        self.history.append(row)
+        history = pd.DataFrame(self.history)
+        _write(self.out / "history.csv", history.to_csv(index=False))
+        path = self.out / "state" / f"epoch-{epoch + 1:04}.weights.h5"
+        unfinished = path.with_name("unfinished.weights.h5")
+        self.model.save_weights(unfinished, overwrite=True)
+        os.replace(unfinished, path)
+        for old in path.parent.glob("epoch-*.weights.h5"):
+            if old != path:
+                old.unlink()
+        if self.verbose:
+            print(
+                f"epoch {epoch + 1}/{self.recipe.epochs}  loss {row['loss']:.3f}  "
+                f"accuracy {row['accuracy']:.1%}  val loss {row['val_loss']:.3f}  "
+                f"val accuracy {row['val_accuracy']:.1%}  {row['seconds']:.0f} s",
+                flush=True,
+            )
+        if self.on_epoch:
+            self.on_epoch(history)
+
+
+def _finish(model, recipe, data, out, history):
+    """Writes metrics and the model with its card, and drops the checkpoint."""
+    if recipe.precision != "float32":
+        trained, model = model, models.build(recipe.model, **recipe.options)
+        model.set_weights(trained.get_weights())
+    seen = cleaning.picture_hashes(data.of("train").images)
+    metrics = {
+        "val_accuracy": history[-1]["val_accuracy"],
+        "val_loss": history[-1]["val_loss"],
+        "epochs": len(history),
+        "seconds": sum(row["seconds"] for row in history),
+        "parameters": model.count_params(),
+    }
+    card = {
+        "recipe": dataclasses.asdict(recipe),
+        "data": {
+            "title": data.title,
+            "fingerprint": data.fingerprint,
+            "pictures": {split: len(data.of(split)) for split in data.splits},
+        },
+        "training": metrics,
+        "backend": keras.backend.backend(),
+        "versions": {"python": platform.python_version(), "keras": keras.__version__},
+        "hardware": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        "date": datetime.date.today().isoformat(),
+    }
+    if recipe.init:
+        card["init"] = models.read_card(recipe.init)
+        before = models.read_seen(recipe.init)
+        seen = seen if before is None else np.union1d(seen, before)
+    _write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    models.save(model, out / "model.keras", card=card, seen=seen)
+    for checkpoint in (out / "state").glob("*.weights.h5"):
+        checkpoint.unlink()
+    return model
+
+
+def _write(path, text):
+    """Writes a file whole or not at all."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)

@@ -1,0 +1,32 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def fer2013() -> Path:
+    """Gives the path of the real `fer2013.csv`, from `$FERLIB_DATA` or `data/raw/`."""
+    named = os.environ.get("FERLIB_DATA")
+    place = Path(named) if named else ROOT / "data" / "raw"
+    if named and not place.exists():
+        pytest.fail(f"$FERLIB_DATA names {place}, which does not exist.")
+    found = [place] if place.is_file() else sorted(place.rglob("fer2013.csv"))
+    if not found:
+        pytest.skip("no real data: set $FERLIB_DATA to a fer2013.csv, or put it into data/raw/")
+    return found[0].resolve()
+
+
+@pytest.fixture(scope="session")
+def faces():
+    """Gives 700 drawn faces with all three splits."""
+    from ferlib import drawn
+
+    return drawn.draw(700, seed=0)

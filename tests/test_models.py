@@ -1,0 +1,115 @@
+"""Models: the contract, saving, loading and names."""
+
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from ferlib import models
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return models.build("tiny", widths=(8, 8, 8), blocks=1)
+
+
+@pytest.mark.parametrize("name", models.BUILDERS)
+def test_every_model_maps_grey_pictures_to_seven_probabilities(name, faces):
+    if name == "transfer":
+        pytest.skip("tests/test_transfer.py builds every backbone")
+    model = models.build(name)
+    answer = keras.ops.convert_to_numpy(model(faces.images[:2][..., None]))
+    assert model.input_shape == (None, 48, 48, 1) and answer.shape == (2, 7)
+    np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)
+    assert model.get_layer("logits").output.shape == (None, 7)
+
+
+def test_models_have_the_size_that_is_said():
+    sizes = {name: models.build(name).count_params() for name in ("classic", "compact", "tiny")}
+    assert 3.5e6 < sizes["classic"] < 4.5e6
+    assert 0.8e6 < sizes["compact"] < 1.3e6
+    assert sizes["tiny"] <= 0.3e6
+
+
+def test_compact_does_not_mind_light_and_contrast(faces):
+    model = models.build("compact")
+    images = (faces.images[:4][..., None] // 2 + 20).astype("uint8")
+    dark = keras.ops.convert_to_numpy(model(images))
+    bright = keras.ops.convert_to_numpy(model(images + 60))
+    np.testing.assert_allclose(dark, bright, atol=1e-2)
+
+
+def test_a_saved_model_answers_alike_and_knows_its_origin(tiny, faces, tmp_path):
+    seen = np.array([3, 2**63 + 1], "uint64")
+    path = models.save(tiny, tmp_path / "a" / "m.keras", card={"name": "m"}, seen=seen)
+    images = faces.images[:4][..., None]
+    np.testing.assert_allclose(models.load(path)(images), tiny(images), atol=1e-6)
+    assert models.read_card(path) == {"name": "m"}
+    np.testing.assert_array_equal(models.read_seen(path), np.sort(seen))
+    assert list(path.parent.iterdir()) == [path]
+    plain = keras.saving.load_model(path)  # Keras alone reads it too
+    np.testing.assert_allclose(plain(images), tiny(images), atol=1e-6)
+
+
+def test_half_weights_take_half_the_space_and_answer_almost_alike(faces, tmp_path):
+    model = models.build("tiny")
+    whole = models.save(model, tmp_path / "whole.keras")
+    half = models.save(model, tmp_path / "half.keras", half=True)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    images = faces.images[:8][..., None]
+    np.testing.assert_allclose(models.load(half)(images), model(images), atol=5e-3)
+    assert models.load(half).get_layer("logits").kernel.dtype == "float32"
+
+
+def test_a_file_from_elsewhere_has_no_card(tiny, tmp_path):
+    tiny.save(tmp_path / "m.keras")
+    assert models.read_card(tmp_path / "m.keras") == {}
+    assert models.read_seen(tmp_path / "m.keras") is None
+
+
+def test_an_older_h5_file_is_read(faces, tmp_path):
+    images = keras.Input((48, 48, 1))
+    out = keras.layers.Dense(7, activation="softmax")(keras.layers.Flatten()(images))
+    model = keras.Model(images, out)
+    model.save(tmp_path / "m.h5")
+    loaded = models.load(tmp_path / "m.h5")
+    x = faces.images[:2][..., None].astype("float32")
+    np.testing.assert_allclose(loaded(x), model(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_a_file_that_would_run_code_is_refused(suffix, tmp_path):
+    images = keras.Input((48, 48, 1))
+    x = keras.layers.Lambda(lambda v: v * 2)(images)
+    out = keras.layers.Dense(7, activation="softmax")(keras.layers.Flatten()(x))
+    path = tmp_path / f"evil.{suffix}"
+    keras.Model(images, out).save(path)
+    with pytest.raises(ValueError, match="evil.* cannot be loaded safely"):
+        models.load(path)
+
+
+def test_wrong_files_and_shapes_say_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="give a .keras or .h5 file, or a shipped name"):
+        models.load(tmp_path / "absent.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    with pytest.raises(ValueError, match="text.keras cannot be loaded"):
+        models.load(tmp_path / "text.keras")
+    images = keras.Input((64, 64, 1))
+    keras.Model(images, keras.layers.Flatten()(images)).save(tmp_path / "big.keras")
+    with pytest.raises(ValueError, match=r"\(None, 48, 48, 1\) to"):
+        models.load(tmp_path / "big.keras")
+    with pytest.raises(ValueError, match="There is no model 'vast'"):
+        models.build("vast")
+
+
+@pytest.mark.parametrize("name", models.shipped())
+def test_shipped_models_load_and_carry_card_and_hashes(name, faces):
+    with zipfile.ZipFile(models.find(name)) as archive:
+        assert archive.testzip() is None
+    model = models.load(name)
+    answers = keras.ops.convert_to_numpy(model(faces.images[:2][..., None]))
+    np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-4)
+    card = models.read_card(name)
+    assert card["data"]["fingerprint"] and card["recipe"]["model"]
+    assert len(models.read_seen(name)) > 20000

@@ -1,0 +1,135 @@
+"""Training: recipes, what is written, and going on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ferlib import cleaning, drawn, models, training
+from ferlib.training import Recipe
+
+SMALL = Recipe(
+    options={"widths": [8, 12, 16], "blocks": 1}, epochs=3, batch_size=32, warmup_epochs=0.5, ema=0.9
+)
+SCRIPT = """
+import sys
+from ferlib import drawn, training
+training.train(training.Recipe.from_json(sys.argv[1]), drawn.draw(200, seed=0), sys.argv[2])
+"""
+
+
+@pytest.fixture(scope="module")
+def data():
+    return drawn.draw(200, seed=0)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    training.train(SMALL, data, out)
+    return out
+
+
+def weights(path):
+    return models.load(path).get_weights()
+
+
+def test_a_training_writes_model_history_recipe_and_metrics(trained, data):
+    history = pd.read_csv(trained / "history.csv")
+    assert list(history.epoch) == [1, 2, 3]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"} <= set(history)
+    assert history.learning_rate.iloc[-1] < 1e-4 * SMALL.learning_rate + 1e-9
+    assert Recipe.from_json(trained / "recipe.json") == SMALL
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert metrics["val_accuracy"] == pytest.approx(history.val_accuracy.iloc[-1])
+    card = models.read_card(trained / "model.keras")
+    assert card["data"]["fingerprint"] == data.fingerprint
+    seen = cleaning.picture_hashes(data.of("train").images)
+    np.testing.assert_array_equal(models.read_seen(trained / "model.keras"), np.sort(seen))
+
+
+def test_the_saved_model_is_the_average_that_was_validated(trained, data):
+    val = data.of("val")
+    answers = models.load(trained / "model.keras").predict(val.images[..., None], verbose=0)
+    accuracy = (answers.argmax(axis=1) == val.labels).mean()
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert accuracy == pytest.approx(metrics["val_accuracy"], abs=1e-6)
+
+
+def test_a_finished_training_is_only_loaded(trained, data, capsys):
+    before = (trained / "model.keras").stat().st_mtime_ns
+    training.train(SMALL, data, trained)
+    assert (trained / "model.keras").stat().st_mtime_ns == before
+    assert "epoch" not in capsys.readouterr().out
+
+
+def test_another_recipe_in_the_same_folder_is_refused_until_asked_for(data, tmp_path):
+    training.train(SMALL.replace(epochs=1), data, tmp_path, verbose=False)
+    with pytest.raises(FileExistsError, match="epochs 1 -> 2"):
+        training.train(SMALL.replace(epochs=2), data, tmp_path)
+    training.train(SMALL.replace(epochs=2), data, tmp_path, overwrite=True, verbose=False)
+    assert len(pd.read_csv(tmp_path / "history.csv")) == 2
+
+
+def test_the_seed_decides_everything(trained, data, tmp_path):
+    training.train(SMALL, data, tmp_path / "again", verbose=False)
+    for a, b in zip(weights(trained / "model.keras"), weights(tmp_path / "again/model.keras")):
+        np.testing.assert_array_equal(a, b)
+    training.train(SMALL.replace(seed=1), data, tmp_path / "other", verbose=False)
+    pairs = zip(weights(trained / "model.keras"), weights(tmp_path / "other/model.keras"))
+    assert any(not np.array_equal(a, b) for a, b in pairs)
+
+
+def start(recipe, out):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(recipe), str(out)], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_a_killed_training_ends_as_if_it_had_not_been_killed(tmp_path):
+    recipe = SMALL.replace(epochs=4, mixup=0.2, augmentation=training.Augmentation(erase=0.3))
+    recipe.to_json(tmp_path / "recipe.json")
+    whole = start(tmp_path / "recipe.json", tmp_path / "whole")
+    assert whole.wait() == 0
+    killed = start(tmp_path / "recipe.json", tmp_path / "killed")
+    for line in killed.stdout:
+        if line.startswith("epoch 2"):
+            time.sleep(0.05)  # into epoch 3
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.wait()
+    assert not (tmp_path / "killed/model.keras").exists()
+    again = start(tmp_path / "recipe.json", tmp_path / "killed")
+    printed, _ = again.communicate()
+    assert again.returncode == 0 and "going on after epoch" in printed
+    a, b = (weights(tmp_path / name / "model.keras") for name in ("whole", "killed"))
+    for left, right in zip(a, b, strict=True):
+        np.testing.assert_array_equal(left, right)
+    histories = [pd.read_csv(tmp_path / name / "history.csv") for name in ("whole", "killed")]
+    pd.testing.assert_frame_equal(*(h.drop(columns="seconds") for h in histories))
+
+
+def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
+    for name, shipped in training.RECIPES.items():
+        shipped.to_json(tmp_path / f"{name}.json")
+        assert training.recipe(tmp_path / f"{name}.json") == training.recipe(name) == shipped
+    (tmp_path / "bad.json").write_text('{"epoch": 3}')
+    with pytest.raises(ValueError, match="bad.json is not a recipe: no recipe has epoch"):
+        training.recipe(tmp_path / "bad.json")
+    with pytest.raises(ValueError, match="optimizer is 'adamx'; it must be adam, adamw or sgd"):
+        Recipe(optimizer="adamx")
+    with pytest.raises(FileNotFoundError, match="one of classic, compact"):
+        training.recipe("compat")
+
+
+def test_data_without_val_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="none in val"):
+        training.train(SMALL, data.of("train"), tmp_path / "out")
