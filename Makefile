@@ -1,0 +1,33 @@
+PROFILE ?= quick
+EXTRAS := lab,faces,onnx,browser,dev
+VENV := .venv
+READY := $(VENV)/.installed
+# The newest Python that really runs: a name on PATH may be a shim without a Python behind it.
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; do \
+	"$$name" -c 'import sys, venv, ensurepip; \
+	sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 \
+	&& command -v "$$name" && break; done)
+
+.PHONY: run test test-slow lab
+.DEFAULT_GOAL := run
+
+run: $(READY)  ## all notebooks in order: make run [PROFILE=quick] [DATA=path] [NAME=x]
+	$(VENV)/bin/python -m ferlib run --profile "$(PROFILE)" \
+		$(if $(DATA),--data "$(DATA)") $(if $(NAME),--name "$(NAME)")
+
+test: $(READY)  ## every quick test and the seven notebooks in profile smoke
+	$(VENV)/bin/python -m pytest --durations 10
+
+test-slow: $(READY)  ## what needs longer, or a browser
+	$(VENV)/bin/python -m pytest --durations 10 -m "slow or browser"
+
+lab: $(READY)  ## JupyterLab in the folder of notebooks
+	$(VENV)/bin/jupyter lab --notebook-dir notebooks
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv was found on PATH." \
+		"Install one (on Debian: python3 and python3-venv), or name it: make PYTHON=/path/to/python" \
+		>&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@

@@ -1,0 +1,132 @@
+"""What is installed: dependencies, files of the package, the Makefile."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PINS = [
+    Requirement(line)
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+
+
+def test_every_dependency_has_a_pin_that_fits():
+    pins = {canonicalize_name(pin.name): pin for pin in PINS}
+    assert len(pins) == len(PINS)
+    for line in [*PROJECT["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]:
+        wanted = Requirement(line)
+        assert wanted.specifier, f"{line} has no lower bound"
+        pin = pins[canonicalize_name(wanted.name)]
+        (version,) = [part.version for part in pin.specifier if part.operator == "=="]
+        assert wanted.specifier.contains(version), f"{line} is pinned to {version}"
+    assert "ferlib" not in pins
+
+
+def test_imports_of_the_package_are_dependencies():
+    distributions = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn"}
+    known = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    known |= {canonicalize_name(Requirement(line).name) for x in EXTRAS.values() for line in x}
+    known |= {"ipython", "jax", "torch", "ferlib"}  # ipykernel brings IPython; other backends
+    for path in (ROOT / "ferlib").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names:
+                name = canonicalize_name(distributions.get(top, top).replace("_", "-"))
+                assert name in known, f"{path.name} imports {top}, which pyproject.toml lacks"
+
+
+def test_environment_yml_installs_the_package_and_names_nothing_else():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, inner = environment["dependencies"]
+    assert sorted(re.split("[<>=]", line)[0] for line in conda) == ["pip", "python"]
+    (python,) = [line for line in conda if line.startswith("python")]
+    assert python.removeprefix("python") == PROJECT["requires-python"]
+    constraints, package = inner["pip"]
+    assert constraints == "-c constraints.txt"
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", package)[1].split(",")
+    assert set(extras) <= set(EXTRAS) and {"lab", "dev"} <= set(extras)
+
+
+def test_every_file_of_the_package_is_packed():
+    packed = PYPROJECT["tool"]["setuptools"]["package-data"]["ferlib"]
+    packed = {path for pattern in packed for path in (ROOT / "ferlib").glob(pattern)}
+    tracked = subprocess.run(
+        ["git", "ls-files", "ferlib"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    for name in tracked:
+        assert name.endswith(".py") or ROOT / name in packed, f"{name} would not be installed"
+
+
+def test_importing_ferlib_imports_nothing_heavy():
+    heavy = {"numpy", "pandas", "keras", "tensorflow", "sklearn", "matplotlib", "papermill"}
+    code = "import sys, ferlib, ferlib.__main__; ferlib.__main__.parser(); print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr
+    assert not heavy & set(told.stdout.split())
+
+
+def test_lint():
+    pytest.importorskip("ruff")
+    told = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--no-cache", "ferlib", "tests", "notebooks"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stdout
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+class TestMake:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, tmp_path)
+        (tmp_path / "bin").mkdir()
+        return tmp_path
+
+    def make(self, folder, *arguments):
+        tools = f"{folder / 'bin'}:/bin:/usr/bin"
+        return subprocess.run(
+            [shutil.which("make"), "--no-print-directory", "-C", folder, *arguments],
+            env={"PATH": tools, "HOME": os.environ.get("HOME", "/")},
+            capture_output=True,
+            text=True,
+        )
+
+    def shim(self, folder, name, line):
+        path = folder / "bin" / name
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
+
+    def test_takes_a_python_that_runs(self, folder):
+        self.shim(folder, "python3.13", "exit 127")
+        self.shim(folder, "python3.12", "exit 127")
+        self.shim(folder, "python3.11", f'exec "{sys.executable}" "$@"')
+        told = self.make(folder, "-n", "run", "PROFILE=smoke", "DATA=my data.csv", "NAME=x")
+        assert f'"{folder}/bin/python3.11" -m venv' in told.stdout
+        words = told.stdout.replace("\\\n", " ").split("-m ferlib run ")[1].split()
+        assert " ".join(words) == '--profile "smoke" --data "my data.csv" --name "x"'
+
+    def test_says_so_where_there_is_none(self, folder):
+        told = self.make(folder, "test", "PYTHON=")
+        assert told.returncode != 0 and "No Python 3.11, 3.12 or 3.13" in told.stderr
+        assert not (folder / ".venv").exists()
