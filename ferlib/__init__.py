@@ -3,4 +3,9 @@
 The package itself imports nothing heavy: the modules that need Keras import it themselves.
 """
 
+import os
+
+# TensorFlow's C++ messages would bury what a notebook prints; set before TensorFlow is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 __version__ = "0.1.0"

@@ -8,11 +8,12 @@ training is what it will be asked about later. Normalisation lives inside the mo
 import dataclasses
 import math
 
-import keras
 import numpy as np
-from keras import ops
 
+from ferlib.backend import keras
 from ferlib.labels import EMOTIONS, FERPLUS_TO_LABEL
+
+ops = keras.ops
 
 
 @dataclasses.dataclass(frozen=True)

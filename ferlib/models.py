@@ -13,11 +13,12 @@ import socket
 import tempfile
 import zipfile
 
-import keras
 import numpy as np
-from keras import layers
 
+from ferlib.backend import keras
 from ferlib.labels import EMOTIONS
+
+layers = keras.layers
 
 SIDE = 48
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
@@ -197,15 +198,16 @@ def _backbone(name, weights, size):
         return builder(include_top=False, weights=str(weights) or None, input_shape=shape)
     except Exception as error:
         url = re.search(r"https?://\S+/([^/\s:]+)", str(error))
-        if url is None or weights != "imagenet":
+        if weights != "imagenet" or not (url or isinstance(error, OSError)):
             detail = str(error).strip().splitlines()[0]
             raise ValueError(
                 f"{name} cannot be built at {size} pixels with weights={str(weights)!r}: {detail}"
             ) from error
+        address, file = url.group(0, 1) if url else (error, "that Keras began to download")
         home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
         raise FileNotFoundError(
-            f"The ImageNet weights of {name} cannot be downloaded ({url[0]}). Put the file "
-            f"{url[1]} into {home / 'models'}, where Keras looks for it; or give weights=FILE for "
+            f"The ImageNet weights of {name} cannot be downloaded ({address}). Put the file "
+            f"{file} into {home / 'models'}, where Keras looks for it; or give weights=FILE for "
             'a file elsewhere, or weights="" for random weights, which is not transfer learning.'
         ) from error
     finally:

@@ -17,12 +17,13 @@ import shutil
 import sys
 import time
 
-import keras
 import numpy as np
-from keras import ops
 
 from ferlib import batches, cleaning, models
+from ferlib.backend import keras
 from ferlib.batches import Augmentation
+
+ops = keras.ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,21 @@ RECIPES = {
         label_smoothing=0.0,
         augmentation=None,
     ),
-    "compact": Recipe(),
+    "compact": Recipe(
+        epochs=60,
+        learning_rate=3e-3,
+        weight_decay=0.05,
+        augmentation=Augmentation(shift=0.08, rotation=12, zoom=0.12, contrast=0.0, erase=0.3),
+        ema=0.998,
+    ),
+    "compact_quick": Recipe(
+        options={"dropout": 0.2},
+        epochs=8,
+        batch_size=64,
+        weight_decay=0.02,
+        label_smoothing=0.0,
+        augmentation=Augmentation(shift=0.04, rotation=0, zoom=0, contrast=0.0),
+    ),
     "frozen": Recipe(
         model="transfer",
         options={"backbone": "MobileNet", "weights": "imagenet"},
