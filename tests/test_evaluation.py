@@ -1,0 +1,308 @@
+import json
+import time
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from scipy.special import softmax
+from sklearn import metrics
+
+from ferlib import evaluation, models
+from ferlib.labels import EMOTIONS
+
+
+@pytest.fixture
+def answers(faces):
+    """Labels and answers of an imagined model that is right about half the time."""
+    rng = np.random.default_rng(1)
+    labels = faces.labels
+    logits = rng.normal(size=(len(labels), 7))
+    logits[np.arange(len(labels)), labels] += 1.5
+    return softmax(logits, axis=1).astype("float32"), labels
+
+
+@pytest.fixture
+def val(faces):
+    return faces.of("val")
+
+
+def always(data, right=1.0):
+    """Probabilities that give the label `right`, the rest shared."""
+    p = np.full((len(data), 7), (1 - right) / 6, "float32")
+    p[np.arange(len(data)), data.labels] = right
+    return p
+
+
+def looks_at_corner():
+    """A CNN whose answer depends on the upper left corner alone: bright is happy, dark is sad."""
+    inputs = keras.Input((48, 48, 1), dtype="uint8")
+    mask = np.zeros((1, 48, 48, 1), "float32")
+    mask[:, :12, :12] = 1
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="eyes")(x)
+    body_input = keras.Input((48, 48, 8))
+    y = layers.Conv2D(8, 3, padding="same", activation="relu")(body_input)
+    y = layers.AveragePooling2D(4)(y)
+    body = keras.Model(body_input, keras.Sequential([layers.Activation("linear")])(y), name="body")
+    x = layers.Flatten()(body(x))
+    logits = layers.Dense(7, name="logits")(x)
+    model = keras.Model(inputs, layers.Softmax()(logits))
+    kernel = np.zeros((12, 12, 8, 7), "float32")
+    kernel[:3, :3, :, EMOTIONS.index("happy")] = 1
+    kernel[:3, :3, :, EMOTIONS.index("sad")] = -1
+    for layer in (model.get_layer("eyes"), *body.layers):
+        if layer.weights:
+            layer.set_weights([np.abs(layer.get_weights()[0]), layer.get_weights()[1]])
+    model.get_layer("logits").set_weights([kernel.reshape(-1, 7), np.zeros(7)])
+    return model
+
+
+def test_metrics_are_those_of_scikit_learn(faces, answers):
+    p, labels = answers
+    report = evaluation.report_on(p, faces, "imagined", resamples=20)
+    value = {name: estimate.value for name, estimate in report.metrics.items()}
+    predicted = p.argmax(axis=1)
+    assert value == pytest.approx(
+        {
+            "accuracy": metrics.accuracy_score(labels, predicted),
+            "balanced_accuracy": metrics.balanced_accuracy_score(labels, predicted),
+            "top2_accuracy": metrics.top_k_accuracy_score(labels, p, k=2),
+            "macro_f1": metrics.f1_score(labels, predicted, average="macro"),
+            "log_loss": metrics.log_loss(labels, p),
+        },
+        abs=1e-5,
+    )
+    table = metrics.precision_recall_fscore_support(labels, predicted)
+    assert report.per_class[["precision", "recall", "f1", "support"]].to_numpy().T == pytest.approx(
+        np.array(table)
+    )
+    assert (report.confusion == metrics.confusion_matrix(labels, predicted)).all()
+
+
+def test_intervals_are_those_of_the_plain_bootstrap(faces, answers):
+    p, labels = answers
+    report = evaluation.report_on(p, faces, "imagined", resamples=1000)
+    rng = np.random.default_rng(5)
+    scores = []
+    for _ in range(400):
+        picks = rng.integers(len(labels), size=len(labels))
+        scores.append(metrics.f1_score(labels[picks], p[picks].argmax(axis=1), average="macro"))
+    found = report.metrics["macro_f1"]
+    assert (found.low, found.high) == pytest.approx(np.percentile(scores, (2.5, 97.5)), abs=0.008)
+    accuracy = report.metrics["accuracy"]
+    half = 1.96 * np.sqrt(accuracy.value * (1 - accuracy.value) / len(labels))
+    assert accuracy.high - accuracy.value == pytest.approx(half, rel=0.2)
+
+
+def test_bootstrap_of_fer2013s_test_split_is_quick():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(7), 3589)
+    start = time.process_time()
+    evaluation._measure(p, rng.integers(7, size=3589), 1000, 0)
+    assert time.process_time() - start < 6  # about 0.5 s; processes share the cores here
+
+
+def test_emotions_without_pictures_are_undefined_not_wrong(faces):
+    some = faces.select(faces.labels < 2)
+    report = evaluation.report_on(always(some), some, "perfect", resamples=50)
+    assert report.metrics["balanced_accuracy"].value == 1
+    assert np.isnan(report.per_class.loc["happy", "recall"])
+    assert json.loads(report.to_json())["per_class"]["happy"]["recall"] is None
+
+
+def test_evaluate_separates_seen_pictures(faces, tmp_path):
+    from ferlib import cleaning
+
+    model = models.build("tiny")
+    held_out = faces.of("test")
+    known = cleaning.picture_hashes(held_out.images[:30])
+    path = models.save(model, tmp_path / "model.keras", card={}, seen=known)
+    report = evaluation.evaluate(path, faces, resamples=50)
+    assert report.split == "test"
+    assert report.seen.sum() == 30
+    right = (report.predicted == held_out.labels)[30:]
+    assert report.unseen["accuracy"].value == pytest.approx(right.mean())
+    assert "30 of the" in str(report)
+    written = json.loads(report.to_json(tmp_path / "metrics.json"))
+    assert written == json.loads((tmp_path / "metrics.json").read_text())
+    assert written["seen"] == 30 and written["choices_made_on_split"] is False
+
+    unknown = evaluation.evaluate(model, faces, split="val", resamples=50)
+    assert unknown.seen is None and unknown.unseen is None
+    assert "unknown" in str(unknown) and "choices were made on" in str(unknown)
+
+
+def test_a_missing_split_is_named(faces):
+    with pytest.raises(ValueError, match="no test split .*train"):
+        evaluation.evaluate(models.build("tiny"), faces.of("train"), split="test")
+
+
+def test_flipping_pictures_does_not_change_what_tta_answers(val):
+    model = models.build("tiny")
+    mirrored = val.images[:, :, ::-1]
+    for tta in ("flip", "ten"):
+        p = evaluation.predict(model, val.images, tta=tta)
+        assert p.sum(axis=1) == pytest.approx(1, abs=1e-5)
+        assert p == pytest.approx(evaluation.predict(model, mirrored, tta=tta), abs=1e-5)
+    plain = evaluation.predict(model, val.images)
+    assert np.abs(plain - evaluation.predict(model, mirrored)).max() > 1e-4
+    with pytest.raises(ValueError, match="flip"):
+        evaluation.predict(model, val.images, tta="flop")
+
+
+def test_mcnemar_counts_what_only_one_model_knows(val):
+    good, bad = always(val), always(val)
+    good[:2] = np.roll(good[:2], 1, axis=1)
+    bad[:20] = np.roll(bad[:20], 2, axis=1)
+    a, b = (evaluation.report_on(p, val, "x", resamples=20) for p in (good, bad))
+    test = evaluation.mcnemar(a, b)
+    assert (test["only_a"], test["only_b"], test["differ"]) == (18, 0, 20)
+    assert test["p_value"] == pytest.approx(2 * 0.5**18)
+    assert test["difference"].value == pytest.approx(18 / len(val))
+    assert test["difference"].low > 0
+    assert evaluation.mcnemar(a, a)["p_value"] == 1
+    with pytest.raises(ValueError, match="different pictures"):
+        evaluation.mcnemar(a, evaluation.report_on(bad[:50], val.select(np.arange(50)), "y"))
+
+
+def test_temperature_undoes_overconfidence(faces):
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(len(faces), 7)) * 1.5
+    honest = softmax(logits, axis=1)
+    labels = np.array([rng.choice(7, p=row) for row in honest])
+    bold = softmax(3 * logits, axis=1)
+    data = replace(faces, labels=labels)
+    report = evaluation.report_on(bold, data, "bold", resamples=20)
+    scaled, temperature = evaluation.calibrate(report)
+    assert temperature == pytest.approx(3, rel=0.15)
+    before = evaluation.calibration_error(bold, labels)
+    assert evaluation.calibration_error(scaled, labels) < before / 3
+    assert (scaled.argmax(axis=1) == bold.argmax(axis=1)).all()
+
+    on_val = evaluation.report_on(bold[:300], data.of("train").select(np.arange(300)), "bold")
+    fitted = evaluation.calibrate(report, replace(on_val, data=on_val.data))[1]
+    assert isinstance(fitted, float)
+
+
+def test_calibration_never_fits_on_the_pictures_it_scales(val):
+    """Of a picture with an absurd label, its own temperature knows nothing."""
+    p = always(val, 0.6)
+    report = evaluation.report_on(p, val, "x", resamples=20)
+    wrong = replace(val, labels=np.r_[(val.labels[0] + 1) % 7, val.labels[1:]])
+    changed = evaluation.report_on(p, wrong, "x", resamples=20)
+    first, second = evaluation.calibrate(report)[0], evaluation.calibrate(changed)[0]
+    assert first[0] == pytest.approx(second[0], abs=1e-6)
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_calibration_error_by_hand():
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    labels = np.array([0, 1, 0, 0])
+    assert evaluation.calibration_error(p, labels, bins=10) == pytest.approx(0.4)
+    assert evaluation.reliability(p, labels, bins=10)["n"].tolist() == [2, 2]
+
+
+def test_picture_table_and_its_groups(val):
+    votes = np.zeros((len(val), 10), "float32")
+    votes[:, 3] = 10  # all say sad ...
+    votes[0, [3, 4]] = 5  # ... but for a tie
+    votes[1, [3, 9]] = 4, 6  # ... and one that is no face
+    data = replace(val, votes=votes)
+    table = evaluation.picture_table(evaluation.report_on(always(data), data, "x", resamples=20))
+    assert table["majority"].tolist()[:3] == ["", "", "sad"]
+    assert table["agreeing"].tolist()[:3] == [5, 6, 10]
+    assert table["brightness"][3] == pytest.approx(val.images[3].mean() / 255, abs=1e-4)
+
+    table["right"] = table["brightness"] > table["brightness"].median()
+    groups = evaluation.accuracy_by(table, "brightness", bins=4)
+    assert groups["accuracy"].tolist() == [0, 0, 1, 1]
+    assert groups["n"].sum() == len(val) and groups.index.is_monotonic_increasing
+    assert ((groups["low"] >= 0) & (groups["low"] <= groups["accuracy"])).all()
+    assert set(evaluation.accuracy_by(table, "label").index) == set(EMOTIONS)
+
+
+def test_label_noise_by_hand(val):
+    data = val.select(np.arange(4))
+    data = replace(data, labels=np.array([6, 6, 3, 4]), votes=np.zeros((4, 10), "float32"))
+    data.votes[0, 0] = 10  # neutral, all agree, model right
+    data.votes[1, [0, 1]] = 6, 4  # neutral, not all
+    data.votes[2, [0, 1]] = 8, 2  # says neutral, label happy
+    data.votes[3, 9] = 10  # no face
+    p = always(data)
+    p[1] = p[2]
+    noise = evaluation.label_noise(evaluation.report_on(p, data, "x", resamples=20))
+    value = {name: estimate.value for name, estimate in noise.items()}
+    assert value == pytest.approx(
+        {"all_agree": 1.0, "not_all_agree": 0.5, "majority": 0.5, "ceiling": (1 + 0.6 + 0.8) / 3}
+    )
+    with pytest.raises(ValueError, match="fer2013new.csv"):
+        evaluation.label_noise(evaluation.report_on(always(val), replace(val, votes=None), "x"))
+
+
+@pytest.mark.parametrize("name", evaluation.CORRUPTIONS)
+def test_stronger_corruptions_change_pictures_more(val, name):
+    images = val.images[:40]
+    change = []
+    for strength in evaluation.CORRUPTIONS[name]:
+        spoiled = evaluation.corrupt(images, name, strength, seed=3)
+        assert spoiled.dtype == np.uint8 and spoiled.shape == images.shape
+        change.append(np.abs(spoiled.astype(float) - images).mean())
+    assert change == sorted(change) and change[0] > 0
+    assert (spoiled == evaluation.corrupt(images, name, strength, seed=3)).all()
+
+
+def test_robustness_table(val):
+    model = looks_at_corner()
+    table = evaluation.robustness(model, val, corruptions={"blur": (1.0,), "jpeg": (40, 5)})
+    assert table["level"].tolist() == [0, 1, 0, 1, 2]
+    clean = (evaluation.predict(model, val.images).argmax(axis=1) == val.labels).mean()
+    assert table["accuracy"][[0, 2]].tolist() == [clean, clean]
+
+
+def test_gradcam_finds_the_corner_that_the_answer_depends_on(val):
+    model = looks_at_corner()
+    weights = [w.copy() for w in model.get_weights()]
+    happy = np.full(8, EMOTIONS.index("happy"))
+    heat = evaluation.gradcam(model, val.images[:8], happy)
+    assert heat.shape == (8, 48, 48) and heat.max() == pytest.approx(1)
+    assert (heat[:, :14, :14].sum(axis=(1, 2)) > 0.5 * heat.sum(axis=(1, 2))).all()
+    against = evaluation.gradcam(model, val.images[:8], happy + 1)
+    assert against.max() == 0
+    assert all((a == b).all() for a, b in zip(weights, model.get_weights(), strict=True))
+    assert model.get_layer("logits").output is not None  # the model's own graph is untouched
+
+
+def test_gradcam_follows_a_bright_patch_to_any_corner():
+    inputs = keras.Input((48, 48, 1), dtype="uint8")
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(1, 5, padding="same", activation="relu", name="bright")(x)
+    x = layers.GlobalAveragePooling2D()(layers.MaxPooling2D(4)(x))
+    model = keras.Model(inputs, layers.Dense(7, activation="softmax", name="answer")(x))
+    model.get_layer("bright").set_weights([np.ones((5, 5, 1, 1)) / 25, -np.full(1, 0.7)])
+    model.get_layer("answer").set_weights([np.eye(7)[3:4], np.zeros(7)])
+    images = np.random.default_rng(0).integers(0, 120, (4, 48, 48), "uint8")
+    corners = [(0, 0), (0, 34), (34, 0), (34, 34)]
+    for image, (top, left) in zip(images, corners, strict=True):
+        image[top : top + 14, left : left + 14] = 255
+    for heat, (top, left) in zip(evaluation.gradcam(model, images), corners, strict=True):
+        assert heat[top : top + 14, left : left + 14].sum() > 0.6 * heat.sum() > 0
+
+
+@pytest.mark.parametrize("name", ["classic", "tiny"])
+def test_gradcam_and_embedding_of_our_models(val, name):
+    model = models.build(name)
+    heat = evaluation.gradcam(model, val.images[:4])
+    assert heat.shape == (4, 48, 48) and 0 <= heat.min() and heat.max() <= 1
+    features = evaluation.embed(model, val.images)
+    logits = features @ model.get_layer("logits").get_weights()[0]
+    logits += model.get_layer("logits").get_weights()[1]
+    expected = evaluation.predict(model, val.images)
+    assert softmax(logits, axis=1) == pytest.approx(expected, abs=1e-4)
+
+
+def test_gradcam_of_a_network_without_pictures_says_so(val):
+    model = keras.Sequential([keras.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7)])
+    with pytest.raises(ValueError, match="no feature map"):
+        evaluation.gradcam(model, val.images[:2])
