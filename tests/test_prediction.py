@@ -1,0 +1,578 @@
+"""Prediction on pictures of every kind: what is read, found, written and refused."""
+
+import csv
+import functools
+import http.server
+import io
+import os
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ferlib import models, plots, prediction
+from ferlib.labels import EMOTIONS, PALETTE, label_index
+
+PROBABILITIES = list(EMOTIONS)
+
+
+@pytest.fixture(scope="session")
+def network():
+    """Gives a small untrained model whose answers depend strongly on what lies where."""
+    keras.utils.set_random_seed(1)
+    images = keras.Input((48, 48, 1), dtype="uint8", name="images")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(images)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(x)
+    x = keras.layers.AveragePooling2D(4)(x)
+    x = keras.layers.Dense(
+        7, name="logits", kernel_initializer=keras.initializers.RandomNormal(0, 0.8)
+    )(keras.layers.Flatten()(x))
+    return keras.Model(images, keras.layers.Softmax()(x), name="toy")
+
+
+@pytest.fixture(scope="session")
+def model(network, tmp_path_factory):
+    """Gives the path of `network` on disk."""
+    return models.save(network, tmp_path_factory.mktemp("model") / "toy.keras")
+
+
+@pytest.fixture(scope="session")
+def face(faces) -> np.ndarray:
+    return np.asarray(faces.images[3])
+
+
+@pytest.fixture
+def no_extra(monkeypatch):
+    """Hides the optional packages."""
+    find = prediction.find_spec
+    hidden = {"mtcnn", "onnx", "onnxruntime", "tf2onnx"}
+    monkeypatch.setattr(
+        prediction, "find_spec", lambda name: None if name in hidden else find(name)
+    )
+    prediction._detector.cache_clear()
+    prediction._opened.cache_clear()
+
+
+class Detector:
+    """Stands in for MTCNN: the same boxes in every picture, as shares of its sides."""
+
+    def __init__(self, *shares):
+        self.shares, self.sizes = shares, []
+
+    def detect_faces(self, picture):
+        assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+        self.sizes.append(picture.shape[:2])
+        scale = [picture.shape[1], picture.shape[0]] * 2
+        return [
+            {"box": [round(v * s) for v, s in zip(share, scale, strict=True)], "confidence": 0.9}
+            for share in self.shares
+        ]
+
+
+@pytest.fixture
+def detector(monkeypatch):
+    def use(*shares):
+        found = Detector(*shares)
+        monkeypatch.setattr(prediction, "_detector", lambda: found)
+        return found
+
+    return use
+
+
+def answers(network, picture) -> np.ndarray:
+    return np.asarray(network(np.asarray(picture)[None, ..., None]))[0]
+
+
+def test_a_face_crop_is_classified_as_it_is(network, face):
+    result = prediction.predict(face, model=network)
+    table = result.to_frame()
+    assert list(table.columns) == list(prediction.COLUMNS) and len(table) == 1
+    row = table.iloc[0]
+    assert (row.left, row.top, row.width, row.height) == (0, 0, 48, 48) and np.isnan(row.score)
+    expected = answers(network, face)
+    np.testing.assert_allclose(row[PROBABILITIES].astype(float), expected, atol=1e-5)
+    assert row.emotion == EMOTIONS[expected.argmax()]
+    assert (result.pictures, result.faces, result.without_face) == (1, 1, 0)
+
+
+def test_the_model_of_these_tests_sees_orientation_and_light(network, face):
+    for other in (face.T, face[::-1], face[:, ::-1], 255 - face, face // 2):
+        assert np.abs(answers(network, other) - answers(network, face)).max() > 0.06
+
+
+def encoded(picture: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def rotated(face, orientation, turn) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(Image.fromarray(face).transpose(turn), "PNG", exif=exif)
+
+
+def with_alpha(face) -> Image.Image:
+    """The face as darkness on nothing: on white it looks as it was."""
+    return Image.merge("LA", [Image.new("L", (48, 48), 0), Image.fromarray(255 - face)])
+
+
+CONTAINERS = {
+    "colour array": lambda f: np.repeat(f[..., None], 3, axis=2),
+    "array with a channel": lambda f: f[..., None],
+    "16-bit array": lambda f: f.astype(np.uint16) * 257,
+    "16-bit colour array": lambda f: np.repeat(f[..., None], 3, axis=2).astype(np.uint16) * 257,
+    "integers": lambda f: f.astype(np.int64),
+    "fractions": lambda f: f / 255,
+    "floats": lambda f: f.astype(np.float32),
+    "RGBA array": lambda f: np.dstack([f, f, f, np.full_like(f, 255)]),
+    "PIL": Image.fromarray,
+    "PIL palette": lambda f: Image.fromarray(f).convert("P"),
+    "PIL transparent": with_alpha,
+    "PIL CMYK": lambda f: Image.fromarray(f).convert("RGB").convert("CMYK"),
+    "PIL float": lambda f: Image.fromarray(f.astype(np.float32)),
+    "PNG bytes": lambda f: encoded(Image.fromarray(f), "PNG"),
+    "PNG in memory": lambda f: io.BytesIO(encoded(Image.fromarray(f), "PNG")),
+    "memoryview": lambda f: memoryview(encoded(Image.fromarray(f), "PNG")),
+    "16-bit PNG": lambda f: encoded(Image.fromarray(f.astype(np.uint16) * 257), "PNG"),
+    "16-bit TIFF": lambda f: encoded(Image.fromarray(f.astype(np.uint16) * 257), "TIFF"),
+    "JPEG": lambda f: encoded(Image.fromarray(f), "JPEG", quality=98),
+    "WebP": lambda f: encoded(Image.fromarray(f).convert("RGB"), "WEBP", lossless=True),
+    "GIF": lambda f: encoded(Image.fromarray(f), "GIF"),
+    "transparent PNG": lambda f: encoded(with_alpha(f), "PNG"),
+    "on its side": lambda f: rotated(f, 6, Image.Transpose.ROTATE_90),
+    "upside down": lambda f: rotated(f, 3, Image.Transpose.ROTATE_180),
+    "mirrored": lambda f: rotated(f, 2, Image.Transpose.FLIP_LEFT_RIGHT),
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_the_container_does_not_change_the_answer(kind, network, face):
+    result = prediction.predict(CONTAINERS[kind](face), model=network)
+    got = result.to_frame()[PROBABILITIES].to_numpy()
+    np.testing.assert_allclose(got, answers(network, face)[None], atol=0.03)
+
+
+def test_16_bit_colour_files(network, face):
+    cv2 = pytest.importorskip("cv2")
+    colour = np.repeat(face[..., None], 3, axis=2).astype(np.uint16) * 257
+    for suffix in (".png", ".tiff"):
+        data = cv2.imencode(suffix, colour)[1].tobytes()
+        got = prediction.predict(data, model=network).to_frame()[PROBABILITIES].to_numpy()
+        np.testing.assert_allclose(got, answers(network, face)[None], atol=0.03)
+
+
+@pytest.mark.parametrize("bad", [np.full((48, 48), -1), np.full((48, 48), np.nan), np.zeros(48)])
+def test_an_array_that_is_no_picture_is_refused(bad, network):
+    with pytest.raises(ValueError, match="no picture"):
+        prediction.predict(bad, model=network)
+
+
+def test_many_pictures_at_once(network, faces, tmp_path):
+    stack = np.asarray(faces.images[:40])
+    result = prediction.predict(stack, model=network)
+    expected = np.asarray(network(stack[..., None]))
+    np.testing.assert_allclose(result.to_frame()[PROBABILITIES], expected, atol=1e-5)
+    assert result.to_frame().file.tolist() == [f"picture {i}" for i in range(40)]
+
+    Image.fromarray(stack[0]).save(tmp_path / "a.png")
+    mixed = prediction.predict([tmp_path / "a.png", str(tmp_path), stack[1]], model=network)
+    assert mixed.pictures == 3 and mixed.to_frame().file[0] == str(tmp_path / "a.png")
+
+
+def test_a_path_is_found_and_a_wrong_one_named(network, face, tmp_path):
+    Image.fromarray(face).save(tmp_path / "face.png")
+    for path in (tmp_path / "face.png", str(tmp_path / "face.png"), tmp_path):
+        assert prediction.predict(path, model=network).faces == 1
+    with pytest.raises(FileNotFoundError, match="gone.png"):
+        prediction.predict(tmp_path / "gone.png", model=network)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no readable picture"):
+        prediction.predict(tmp_path / "empty", model=network)
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Gives the address of a server of `tmp_path`."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_address(network, face, tmp_path, address, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    Image.fromarray(face).save(tmp_path / "face.png")
+    result = prediction.predict(f"{address}/face.png", model=network)
+    assert result.to_frame().file[0] == f"{address}/face.png"
+    (tmp_path / "face.png").unlink()
+    assert result.draw().size == (336, 336)
+    with pytest.raises(ValueError, match="404"):
+        prediction.predict(f"{address}/gone.png", model=network)
+    with pytest.raises(FileNotFoundError):
+        prediction.predict((tmp_path / "gone.png").as_uri(), model=network)
+
+
+# ---- faces in larger pictures ------------------------------------------------------------
+
+
+def test_a_large_picture_without_the_extra_is_an_error_that_names_it(network, face, no_extra):
+    large = Image.fromarray(face).resize((65, 65))
+    with pytest.raises(ImportError, match=r'detect=False.*pip install "ferlib\[faces\]"'):
+        prediction.predict(large, model=network)
+    assert prediction.predict(large, model=network, detect=False).faces == 1
+    assert prediction.predict(large.resize((64, 64)), model=network).faces == 1
+    with pytest.raises(ImportError):
+        prediction.predict(face, model=network, detect=True)
+    with pytest.raises(ValueError, match="detect is 'never'"):
+        prediction.predict(face, model=network, detect="never")
+
+
+def scene(faces, *places, size=(640, 480)) -> Image.Image:
+    picture = Image.new("RGB", size, (90, 120, 150))
+    for image, (left, top, side) in zip(faces, places, strict=True):
+        picture.paste(Image.fromarray(np.asarray(image)).resize((side, side)), (left, top))
+    return picture
+
+
+def test_faces_of_a_large_picture_are_cut_out_and_classified(network, faces, detector):
+    detector((0.25, 0.25, 0.15, 0.2), (0.0, 0.5, 0.15, 0.2))
+    picture = scene(faces.images[:2], (152, 120, 96), (0, 240, 96))
+    result = prediction.predict(picture, model=network)
+    table = result.to_frame()
+    boxes = table[["left", "top", "width", "height"]].to_numpy().tolist()
+    assert boxes == [[0, 240, 96, 96], [160, 120, 96, 96]]
+    assert table.score.tolist() == [0.9, 0.9]
+    # the one at the border is cut out exactly; boxes of the crop stay inside the picture
+    np.testing.assert_allclose(
+        table[PROBABILITIES].to_numpy()[0], answers(network, faces.images[1]), atol=0.1
+    )
+
+
+def test_a_tall_box_is_cut_out_as_a_square_around_it(network, faces, detector):
+    detector((210 / 640, 140 / 480, 60 / 640, 96 / 480))  # narrower than the pasted square
+    picture = scene(faces.images[:1], (192, 140, 96))
+    got = prediction.predict(picture, model=network).to_frame()[PROBABILITIES].to_numpy()[0]
+    np.testing.assert_allclose(got, answers(network, faces.images[0]), atol=0.1)
+
+
+def test_huge_pictures_are_searched_in_a_smaller_copy(network, faces, detector):
+    found = detector((0.5, 0.5, 0.1, 0.2))
+    picture = scene(faces.images[:1], (2000, 1000, 400), size=(4000, 2000))
+    row = prediction.predict(picture, model=network).to_frame().iloc[0]
+    assert found.sizes == [(640, 1280)]
+    assert (row.left, row.top, row.width, row.height) == (2000, 1000, 400, 400)
+    expected = answers(network, faces.images[0])
+    np.testing.assert_allclose(row[PROBABILITIES].astype(float), expected, atol=0.1)
+
+
+def test_no_face_is_an_answer(network, detector):
+    detector()
+    result = prediction.predict(Image.new("L", (300, 200)), model=network)
+    assert len(result.to_frame()) == 0 and result.without_face == 1 and not result.unreadable
+    assert result.draw().size == (300, 200)
+    assert "1 without a face" in str(result)
+
+
+def test_drawing_frames_each_face_in_its_colour(network, faces, detector):
+    detector((0.25, 0.25, 0.15, 0.2), (0.6, 0.5, 0.15, 0.2))
+    result = prediction.predict(scene([], size=(640, 480)), model=network)
+    drawn = result.draw("picture")
+    assert drawn.size == (640, 480) and drawn.mode == "RGB"
+    for row in result.to_frame().itertuples():
+        colour = Image.new("RGB", (1, 1), PALETTE[row.emotion]).getpixel((0, 0))
+        middle = row.top + row.height // 2
+        assert drawn.getpixel((row.left, middle)) == colour
+        assert drawn.getpixel((row.left + row.width - 1, middle)) == colour
+    with pytest.raises(KeyError):
+        result.draw("another")
+
+
+def test_mtcnn_finds_real_faces_and_none_in_a_landscape(network, fer2013):
+    pytest.importorskip("mtcnn")
+    rows = pd.read_csv(fer2013, nrows=40)
+    some = [np.array(p.split(), "u1").reshape(48, 48) for p in rows.pixels]
+    scenes = [scene([image], (224, 144, 192)) for image in some]
+    found = prediction.predict(scenes, model=network)
+    assert found.pictures - found.without_face >= 28  # mtcnn finds most of FER2013's faces
+    sky = Image.linear_gradient("L").resize((640, 480))
+    assert prediction.predict(sky, model=network).without_face == 1
+
+
+# ---- files that cannot be read, and folders ----------------------------------------------
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of `side` x `side` pixels in a few hundred bytes."""
+
+    def chunk(kind, data):
+        whole = kind + data
+        return struct.pack(">I", len(data)) + whole + struct.pack(">I", zlib.crc32(whole))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 10_000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels)
+
+
+@pytest.fixture
+def folder(face, faces, tmp_path):
+    """Gives a folder with every bad file of the issue between good ones, and the bad names."""
+    place = tmp_path / "photos"
+    (place / "deep" / "deeper").mkdir(parents=True)
+    for number, image in enumerate(faces.images[:5]):
+        Image.fromarray(np.asarray(image)).save(place / f"good {number}.png")
+    Image.fromarray(face).save(place / "deep" / "deeper" / "UPPER.JPG", quality=95)
+    (place / "notes.txt").write_text("not a picture, and not called one")
+    (place / "bomb.png").write_bytes(bomb(30_000))
+    (place / "small bomb.png").write_bytes(bomb(10_000))
+    jpeg = encoded(Image.fromarray(face), "JPEG")
+    (place / "truncated.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (place / "text.png").write_text("these are words")
+    (place / "empty.png").write_bytes(b"")
+    Image.new("L", (1, 1)).save(place / "dot.png")
+    (place / "deep" / "loop").symlink_to(place, target_is_directory=True)
+    (place / "itself.png").symlink_to(place / "itself.png")
+    (place / "gone.png").symlink_to(place / "nowhere.png")
+    os.mkfifo(place / "pipe.png")
+    bad = (
+        "bomb.png", "small bomb.png", "truncated.jpg", "text.png", "empty.png", "dot.png",
+        "deep/loop", "itself.png", "gone.png", "pipe.png",
+    )  # fmt: skip
+    return place, {str(place / name) for name in bad}
+
+
+def test_bad_files_are_named_and_stop_nothing(network, folder):
+    place, bad = folder
+    result = prediction.predict(place, model=network)
+    assert result.faces == 6
+    assert set(result.unreadable) == bad
+    assert all(result.unreadable.values())
+    assert "deep/deeper/UPPER.JPG" in " ".join(result.to_frame().file)
+    for name in bad:
+        assert name in str(result)
+    assert "DecompressionBomb" in result.unreadable[str(place / "small bomb.png")]
+
+
+def test_a_bad_file_alone_is_an_error_that_says_why(network, folder):
+    with pytest.raises(ValueError, match="truncated"):
+        prediction.predict(folder[0] / "truncated.jpg", model=network)
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(network, face, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(face).save(tmp_path / "elsewhere" / "face.png")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert prediction.predict(tmp_path / "photos", model=network).faces == 1
+
+
+def test_a_folder_to_csv(network, folder, detector, tmp_path):
+    place, bad = folder
+    detector()
+    Image.new("RGB", (200, 100)).save(place / "landscape.png")
+    tally = prediction.predict_to_csv(place, tmp_path / "out.csv", model=network)
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert tuple(table.columns) == prediction.CSV_COLUMNS
+    assert set(table.file[table.note.notna()]) == bad | {str(place / "landscape.png")}
+    good = table[table.note.isna()]
+    assert len(good) == 6 == tally.faces and tally.pictures == len(table)
+    np.testing.assert_allclose(good[PROBABILITIES].sum(axis=1), 1, atol=1e-5)
+    assert set(tally.unreadable) == bad and tally.without_face == 1
+
+    again = prediction.predict_to_csv(place, tmp_path / "out.csv", model=network)
+    assert again == tally
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv"), table)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("torn", [0, 1, 10, 60, 150, 300, 700])
+def test_an_interrupted_folder_goes_on(network, faces, detector, tmp_path, monkeypatch, torn):
+    detector((0.1, 0.1, 0.2, 0.4), (0.6, 0.5, 0.2, 0.4))  # two faces, so two rows a picture
+    for number in range(50):
+        scene(faces.images[number : number + 1], (7 * number, 96, 96), size=(480, 240)).save(
+            tmp_path / f"{number}.png"
+        )
+    whole, part = tmp_path / "whole.csv", tmp_path / "part.csv"
+    expected = prediction.predict_to_csv(tmp_path, whole, model=network)
+    assert expected.faces == 100
+
+    looked = []
+    look = prediction._look
+
+    def limited(file, *rest):
+        if len(looked) == 40:
+            raise Stop
+        looked.append(file)
+        return look(file, *rest)
+
+    monkeypatch.setattr(prediction, "_look", limited)
+    with pytest.raises(Stop):
+        prediction.predict_to_csv(tmp_path, part, model=network)
+    data = part.read_bytes()
+    assert len(data) > 1000
+    part.write_bytes(data[: len(data) - torn])  # a kill can leave half a row
+    looked.clear()
+    tally = prediction.predict_to_csv(tmp_path, part, model=network)
+    assert tally == expected
+    assert len(looked) < 30  # most was not looked at again
+    assert part.read_bytes() == whole.read_bytes()
+
+
+def test_a_csv_of_another_model_or_kind_is_left_alone(network, model, faces, tmp_path):
+    stack, out = np.asarray(faces.images[:3]), tmp_path / "out.csv"
+    prediction.predict_to_csv(stack, out, model=network)
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match="is of the model toy, not"):
+        prediction.predict_to_csv(stack, out, model=model)
+    assert out.read_bytes() == before
+
+    table = tmp_path / "budget.csv"
+    table.write_text("month,amount\nMay,3\n")
+    with pytest.raises(ValueError, match=r"budget\.csv is not a CSV of predictions"):
+        prediction.predict_to_csv(stack, table, model=network)
+    assert table.read_text() == "month,amount\nMay,3\n"
+
+    with pytest.raises(FileNotFoundError, match="no such model"):
+        prediction.predict_to_csv(stack, tmp_path / "new.csv", model="no such model.keras")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["budget.csv", "out.csv"]
+
+
+def test_file_names_of_all_kinds_survive_the_csv(network, face, tmp_path):
+    (tmp_path / "in").mkdir()
+    names = [
+        b'comma, quote" .png',
+        b"line\nbreak.png",
+        "gl\u00fccklich.png".encode(),
+        b"raw\xff.png",
+    ]
+    data = encoded(Image.fromarray(face), "PNG")
+    for name in names:
+        with open(os.path.join(os.fsencode(tmp_path / "in"), name), "wb") as file:
+            file.write(data)
+    prediction.predict_to_csv(tmp_path / "in", tmp_path / "out.csv", model=network)
+    prediction.predict_to_csv(tmp_path / "in", tmp_path / "out.csv", model=network)
+    with open(tmp_path / "out.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        found = [os.path.basename(os.fsencode(row["file"])) for row in csv.DictReader(file)]
+    assert sorted(found) == sorted(names)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_20000_pictures(model, faces, tmp_path):
+    (tmp_path / "in").mkdir()
+    data = [encoded(Image.fromarray(np.asarray(image)), "PNG") for image in faces.images[:100]]
+    for number in range(20_000):
+        (tmp_path / "in" / f"{number:05d}.png").write_bytes(data[number % 100])
+    script = """
+import resource, sys
+from ferlib import prediction
+pictures, out, model = sys.argv[1:]
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+for number, _ in enumerate(prediction.stream(pictures, model=model)):
+    if number == 2000:
+        print(peak())
+print(peak())
+print(prediction.predict_to_csv(pictures, out, model=model), peak())
+"""
+    arguments = [str(tmp_path / "in"), str(tmp_path / "out.csv"), str(model)]
+    told = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    ).stdout.split()
+    early, late = float(told[0]), float(told[1])
+    assert "20,000 pictures, 20,000 faces" in " ".join(told)
+    assert late - early < 60, f"{early:.0f} MB after 2,000 pictures, {late:.0f} MB after 20,000"
+
+
+# ---- the model ---------------------------------------------------------------------------
+
+
+def test_a_model_that_would_run_code_is_refused(face, tmp_path):
+    images = keras.Input((48, 48, 1), dtype="uint8")
+    evil = keras.layers.Lambda(lambda x: x, output_shape=(48, 48, 1))(images)
+    x = keras.layers.Dense(7, activation="softmax")(keras.layers.Flatten()(evil))
+    keras.Model(images, x).save(tmp_path / "evil.keras")
+    with pytest.raises(ValueError, match=r"evil\.keras cannot be loaded safely"):
+        prediction.predict(face, model=tmp_path / "evil.keras")
+    with pytest.raises(ValueError, match="cannot be loaded safely"):
+        prediction.predict_to_csv(face, tmp_path / "out.csv", model=tmp_path / "evil.keras")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_importing_prediction_imports_no_keras():
+    script = (
+        "import sys, ferlib.prediction; print([m for m in ('keras', 'pandas') if m in sys.modules])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="session")
+def onnx(model):
+    """Gives the path of `model` exported beside itself."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    return prediction.export(model)
+
+
+def test_an_export_is_used_where_it_lies_beside_the_model(
+    model, network, onnx, faces, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(models, "load", None)  # Keras is not needed
+    prediction._opened.cache_clear()
+    stack = np.asarray(faces.images[:20])
+    for given in (model, str(model), onnx):
+        got = prediction.predict(stack, model=given).to_frame()[PROBABILITIES]
+        np.testing.assert_allclose(got, np.asarray(network(stack[..., None])), atol=1e-4)
+
+
+def test_an_export_of_another_model_is_not_used(model, onnx, face, network, tmp_path):
+    other = models.save(keras.models.clone_model(network), tmp_path / "toy.keras")
+    (tmp_path / "toy.onnx").write_bytes(onnx.read_bytes())
+    got = prediction.predict(face, model=other).to_frame()[PROBABILITIES].to_numpy()[0]
+    np.testing.assert_allclose(got, answers(models.load(other), face), atol=1e-5)
+    assert np.abs(got - answers(network, face)).max() > 0.01
+
+
+def test_an_8_bit_export_answers_nearly_the_same(model, network, onnx, faces, tmp_path):
+    stack = np.asarray(faces.images)
+    out = prediction.export(model, tmp_path / "small.onnx", int8=True, calibration=stack[:100])
+    got = prediction.predict(stack, model=out).to_frame()[PROBABILITIES].to_numpy()
+    expected = np.asarray(network(stack[..., None]))
+    assert (got.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
+    assert 0 < np.abs(got - expected).max() < 0.3
+    with pytest.raises(ValueError, match="calibration"):
+        prediction.export(model, int8=True)
+    with pytest.raises(ValueError, match="'onyx'"):
+        prediction.export(model, to="onyx")
+    assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
+
+
+def test_without_the_extra_an_export_names_it_and_keras_predicts(model, face, no_extra, tmp_path):
+    with pytest.raises(ImportError, match=r'pip install "ferlib\[onnx\]"'):
+        prediction.export(model, tmp_path / "out.onnx")
+    assert prediction.predict(face, model=model).faces == 1
+    (tmp_path / "out.onnx").write_bytes(b"whatever")
+    with pytest.raises(ImportError, match="onnxruntime"):
+        prediction.predict(face, model=tmp_path / "out.onnx")
+
+
+def test_the_figure_of_a_prediction(face):
+    probabilities = np.array([0.1, 0, 0.2, 0.5, 0.1, 0.1, 0])
+    ax = plots.prediction(face, probabilities, label=label_index("fear"), title="row 3")
+    assert [bar.get_width() for bar in ax.patches] == probabilities.tolist()
+    assert ax.get_title() == "row 3"
+    bold = [text.get_text() for text in ax.get_yticklabels() if text.get_fontweight() == "bold"]
+    assert bold == ["fear"]
