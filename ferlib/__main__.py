@@ -1,0 +1,195 @@
+"""The program `ferlib`, also `python -m ferlib`: each command a few lines over the library."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import warnings
+
+
+def data(args):
+    """Show what is there: pictures by split and label, copies, faults."""
+    import pandas as pd
+
+    from ferlib import cleaning, sources
+
+    found = sources.load(args.source)
+    about = cleaning.overview(found)
+    print(sources.describe(found).to_string())
+    rest = {key: value for key, value in about.items() if key not in ("splits", "faults")}
+    for key, value in pd.json_normalize(rest, sep=" ").iloc[0].items():
+        print(f"{key}: {value}")
+    print(f"faults, left out: {len(found.faults)}", *found.faults, sep="\n  ")
+    return about
+
+
+def run(args):
+    """Run the notebooks in order; leave out those that would make the same again."""
+    from ferlib import suite
+
+    wrong = [text for text in args.p if "=" not in text]
+    if wrong:
+        raise ValueError(f"-p {wrong[0]}: write a change of a parameter as -p 03.epochs=5.")
+    made = suite.run(
+        args.profile,
+        args.data,
+        name=args.name,
+        seed=args.seed,
+        only=tuple(filter(None, args.only.split(","))),
+        parameters=dict(text.split("=", 1) for text in args.p),
+        timeout=args.timeout,
+    )
+    table = suite.results(made["folder"])
+    for column in ("accuracy", "low", "high"):
+        table[column] = table[column].map("{:.1%}".format, na_action="ignore")
+    print(f"\n{table.to_string(index=False, na_rep='')}" if len(table) else "\nNo results.")
+    print(f"{suite.DRAWN}\n" if made["data"]["is_drawn"] else "")
+    print(f"Report:    {made['folder']}/report.html\nNotebooks: {made['folder']}/*.ipynb")
+    if made["problem"]:
+        raise RuntimeError(made["problem"])
+    return made
+
+
+def train(args):
+    """Train a recipe, or go on where an earlier training in that folder stopped."""
+    from ferlib import cleaning, training
+
+    recipe = training.recipe(args.recipe)
+    training.train(recipe, cleaning.prepare(args.data), args.out)
+    with open(os.path.join(args.out, "metrics.json"), encoding="utf-8") as file:
+        metrics = json.load(file)
+    print(f"{args.out}/model.keras: {', '.join(f'{k} {v:g}' for k, v in metrics.items())}")
+    return metrics
+
+
+def evaluate(args):
+    """Measure a model on the test split, or on val where there is no test."""
+    from ferlib import cleaning, evaluation
+
+    faces = cleaning.prepare(args.data)
+    report = evaluation.evaluate(args.model, faces, split=args.split, tta=args.tta)
+    print(report)
+    return report.to_dict()
+
+
+def predict(args):
+    """Say which emotion each face in pictures shows."""
+    from ferlib import prediction
+
+    if args.out:
+        told = prediction.predict_to_csv(args.picture, args.out, model=args.model)
+    else:
+        told = prediction.predict(args.picture, model=args.model)
+        print(told.to_frame().to_string(index=False))
+    print(told, file=sys.stderr)
+    return vars(told) if args.out else json.loads(told.to_frame().to_json(orient="records"))
+
+
+def export(args):
+    """Write a model for onnxruntime."""
+    from ferlib import cleaning, prediction
+
+    some = cleaning.prepare(args.data).of("train").sample(500).images if args.int8 else None
+    path = prediction.export(args.model, args.out, to=args.to, int8=args.int8, calibration=some)
+    print(path)
+    return {"file": str(path)}
+
+
+def compare(args):
+    """Put two runs' parameters and results side by side."""
+    from ferlib import suite
+
+    table = suite.compare(*args.run)
+    print(table.to_string(na_rep=""))
+    return json.loads(table.to_json(orient="index"))
+
+
+def parser() -> argparse.ArgumentParser:
+    """Makes the parser of the command line."""
+    top = argparse.ArgumentParser("ferlib", description="CNNs for facial expressions on FER2013.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function):
+        text = function.__doc__
+        made = commands.add_parser(function.__name__, help=text, description=text)
+        made.set_defaults(function=function)
+        made.add_argument("--json", action="store_true", help="print one JSON value")
+        return made.add_argument
+
+    source = {
+        "metavar": "SOURCE",
+        "help": "csv, folder, archive, Kaggle handle or drawn; without it $FERLIB_DATA, data/raw, "
+        "a Kaggle or Colab mount, the public Kaggle download, and last drawn faces",
+    }
+    model = {"metavar": "MODEL", "help": "a .keras or .h5 file, or the name of a shipped model"}
+
+    add = command(data)
+    add("source", nargs="?", **source)
+
+    add = command(run)
+    add("--profile", default="quick", choices=["smoke", "quick", "full"])
+    add("--data", **source)
+    add("--name", help="name of the folder in runs/; the profile's without it")
+    add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
+    add("--only", default="", metavar="03,06", help="only these notebooks")
+    add("-p", action="append", default=[], metavar="03.epochs=5", help="change a parameter")
+    add("--timeout", type=float, metavar="SECONDS", help="longest time for one notebook")
+
+    add = command(train)
+    add("recipe", metavar="RECIPE", help="name of a shipped recipe, or a JSON file")
+    add("--out", required=True, metavar="DIR", help="folder of the training")
+    add("--data", **source)
+
+    add = command(evaluate)
+    add("model", **model)
+    add("--data", **source)
+    add("--split", choices=["train", "val", "test"], help="test where there is one, else val")
+    add("--tta", nargs="?", const="flip", default="none", choices=["none", "flip", "ten"],
+        help="average the answers to changed pictures")  # fmt: skip
+
+    add = command(predict)
+    add("picture", nargs="+", metavar="PICTURE|FOLDER")
+    add("--model", **model | {"default": "compact"})
+    add("--out", metavar="CSV", help="write there as it goes; started again, it goes on")
+
+    add = command(export)
+    add("model", **model)
+    add("--to", default="onnx", choices=["onnx"])
+    add("--int8", action="store_true", help="in 8-bit integers, calibrated on train")
+    add("--out", metavar="FILE", help="where to write; beside the model without it")
+    add("--data", **source)
+
+    add = command(compare)
+    add("run", nargs=2, metavar="RUN", help="folder of a run, or its name in runs/")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the program.
+
+    Args:
+        argv: The arguments; None takes those of the process.
+
+    Returns:
+        The exit status: 0 when it did what was asked.
+    """
+    args = parser().parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    warnings.formatwarning = lambda message, *rest, **more: f"ferlib: {message}\n"
+    try:
+        with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
+            answer = args.function(args)
+    except KeyboardInterrupt:
+        print("ferlib: stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"ferlib: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(answer, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

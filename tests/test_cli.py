@@ -1,0 +1,119 @@
+"""The program `ferlib`: what it prints, and its exit status."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from test_suite import write
+
+from ferlib.__main__ import main, parser
+
+
+def commands():
+    (action,) = [a for a in parser()._subparsers._group_actions if a.choices]
+    return list(action.choices)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+def answer(capsys, *arguments):
+    """Runs a command with --json and gives what it answers."""
+    capsys.readouterr()
+    assert main([*map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_data(capsys):
+    assert answer(capsys, "data", "drawn:70")["pictures"] == 70
+    assert main(["data", "drawn:70"]) == 0
+    text = capsys.readouterr().out
+    assert "drawn faces" in text and "surprise" in text and "copies surplus: 0" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["data", "nowhere.csv"], "nowhere.csv"),
+        (["train", "nothing", "--out", "x"], "nothing"),
+        (["compare", "runs/a", "runs/b"], "runs/a is no run"),
+        (["run", "--data", "drawn:70", "-p", "03.epochs"], "-p 03.epochs=5"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("ferlib: ") and said in told.err and told.err.count("\n") == 1
+
+
+def test_run_and_compare(tmp_path, monkeypatch, capsys):
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "ferlib").mkdir()
+    monkeypatch.chdir(tmp_path)
+    record = (
+        "from ferlib import suite\nstage = suite.begin('01_x', profile=profile, data=data, out=out)"
+    )
+    result = "stage.record(cnn=dict(accuracy=tenths / 10, low=0.1, high=0.9, split='val'))"
+    write(tmp_path, "01_x", record, result, own="tenths: int = 3  # tenths right")
+    assert main(["run", "--profile", "smoke", "--data", "drawn:70"]) == 0
+    text = capsys.readouterr().out
+    assert "30.0%" in text and text.count("DRAWN FACES") >= 2 and "report.html" in text
+    made = answer(capsys, "run", "--data", "drawn:70", "--name", "b", "-p", "01.tenths=4")
+    assert made["status"] == "done"
+    table = answer(capsys, "compare", "smoke", "runs/b")
+    assert table["01_x cnn accuracy"] == {"smoke": 0.3, "runs/b": 0.4, "differs": True}
+
+    write(tmp_path, "02_y", "raise ValueError('never')")
+    assert main(["run", "--profile", "smoke", "--data", "drawn:70"]) == 1
+    told = capsys.readouterr()
+    assert "ferlib: 02_y failed. In [4] (raise ValueError('never')): ValueError: never" in told.err
+    assert "01_x: unchanged" in told.out and "30.0%" in told.out
+
+
+def test_train_evaluate_predict_export(tmp_path, capsys):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"model": "tiny", "epochs": 1, "augmentation": None}))
+    out = tmp_path / "out"
+    trained = answer(capsys, "train", recipe, "--out", out, "--data", "drawn:140")
+    assert trained["epochs"] == 1
+    model = out / "model.keras"
+    report = answer(capsys, "evaluate", model, "--data", "drawn:140", "--split", "val")
+    assert report["split"] == "val" and 0 <= report["metrics"]["accuracy"]["value"] <= 1
+    assert main(["evaluate", str(model), "--data", "drawn:140", "--tta"]) == 0
+    assert "on test of drawn faces" in capsys.readouterr().out
+
+    picture = tmp_path / "face.png"
+    Image.fromarray(np.full((48, 48), 90, np.uint8)).save(picture)
+    (face,) = answer(capsys, "predict", picture, "--model", model)
+    assert face["file"] == str(picture)
+    table = tmp_path / "faces.csv"
+    told = answer(capsys, "predict", picture, "--model", model, "--out", table)
+    assert told["faces"] == 1 and table.read_text().count("\n") == 2
+    assert main(["predict", str(tmp_path / "none.png"), "--model", str(model)]) == 1
+
+    pytest.importorskip("tf2onnx")
+    pytest.importorskip("onnxruntime")
+    made = answer(capsys, "export", model, "--to", "onnx")
+    assert made == {"file": str(out / "model.onnx")}
+
+
+def test_the_module_is_the_program():
+    told = subprocess.run(
+        [sys.executable, "-m", "ferlib", "compare", "nothing", "nothing"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 1
+    assert told.stderr.startswith("ferlib: nothing is no run") and told.stderr.count("\n") == 1

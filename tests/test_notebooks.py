@@ -1,0 +1,191 @@
+"""The committed notebooks: their form, and all seven in one run."""
+
+import ast
+import fnmatch
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+from conftest import ROOT
+
+from ferlib import suite
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]
+NAMES = (
+    "01_exploration",
+    "02_preprocessing",
+    "03_cnn_training",
+    "04_hyperparameter_tuning",
+    "05_transfer_learning",
+    "06_error_analysis",
+    "07_prediction",
+)
+NOTEBOOKS = {name: ROOT / "notebooks" / f"{name}.ipynb" for name in NAMES}
+COMMON = """\
+profile: str = "quick"  # smoke, quick or full
+data: str = ""  # file, folder, archive, Kaggle handle or "drawn"; empty finds it
+out: str = ""  # folder for what this notebook makes; empty is runs/<profile>/<notebook>
+seed: int = 0  # seed of every random choice"""
+BOOTSTRAP = f"""\
+try:
+    import ferlib
+except ImportError:
+    %pip install -q "ferlib @ git+{REPOSITORY}"
+    import ferlib"""
+
+
+def read(name):
+    return nbformat.read(NOTEBOOKS[name], as_version=4)
+
+
+def code_cells(name):
+    return [cell for cell in read(name).cells if cell.cell_type == "code"]
+
+
+def parameters_cell(name):
+    return next(c for c in code_cells(name) if "parameters" in c.metadata.get("tags", []))
+
+
+def test_the_seven_are_all_there_is():
+    assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestForm:
+    def test_is_clean(self, name):
+        notebook = read(name)
+        nbformat.validate(notebook)
+        assert notebook.metadata.kernelspec.name == "python3"
+        for cell in code_cells(name):
+            assert not cell.outputs and cell.execution_count is None
+            assert len(cell.source.splitlines()) <= 20, cell.source
+
+    def test_begins_with_title_and_badges_in_step_with_the_repository(self, name):
+        first = read(name).cells[0].source
+        here = f"{REPOSITORY.removeprefix('https://')}/blob/main/notebooks/{name}.ipynb"
+        assert re.match(r"# \S", first)
+        colab = f"https://colab.research.google.com/{here.replace('github.com', 'github')}"
+        assert f"({colab})" in first
+        assert f"kaggle.com/kernels/welcome?src=https://{here})" in first
+        text = json.dumps(read(name))
+        own = [url for url in re.findall(r"github\.com/[\w.-]+/ferlib", text)]
+        assert set(own) == {REPOSITORY.removeprefix("https://")}
+
+    def test_says_what_it_reads_and_makes_and_ends_with_things_to_try(self, name):
+        text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
+        assert "**Reads**" in text and "**Makes**" in text and "learn" in text
+        assert "try" in re.findall(r"^## (.*)", text, re.MULTILINE)[-1].lower()
+
+    def test_bootstraps_before_its_parameters(self, name):
+        cells = code_cells(name)
+        assert cells[0].source == BOOTSTRAP
+        assert "parameters" in cells[1].metadata.tags
+
+    def test_parameters_can_be_read_by_people_and_papermill(self, name):
+        lines = parameters_cell(name).source.splitlines()
+        assert "\n".join(lines[:4]) == COMMON
+        known = papermill.inspect_notebook(NOTEBOOKS[name])
+        assert len(known) == len(lines)
+        for line in lines:
+            form = re.fullmatch(r"(\w+): (str|int|float|bool) = ([^=#]+)  # ([^=]+)", line)
+            assert form, line
+            assert known[form[1]]["inferred_type_name"] == form[2]
+            assert type(ast.literal_eval(form[3])).__name__ == form[2]
+            assert known[form[1]]["default"] == form[3] and known[form[1]]["help"] == form[4]
+
+    def test_opens_with_its_own_name(self, name):
+        assert f'suite.begin("{name}"' in "".join(cell.source for cell in code_cells(name))
+
+
+def test_each_file_that_is_read_is_made_by_an_earlier_notebook():
+    made = []
+    for name in NAMES:
+        plan = read(name).metadata["ferlib"]
+        for wanted in plan["reads"]:
+            hits = [m for m in made if fnmatch.fnmatch(m, wanted) or fnmatch.fnmatch(wanted, m)]
+            assert hits, f"{name} reads {wanted}, which no notebook before it makes"
+        made += [f"{name}/{path}" for path in plan["makes"]]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Gives a folder with the notebooks of this project and no runs."""
+    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    return tmp_path
+
+
+def check(made):
+    """Checks that every notebook of a run is done and measured what it should."""
+    problems = {stage: entry["problem"] for stage, entry in made["stages"].items()}
+    assert made["status"] == "done", problems
+    table = suite.results(made["folder"])
+    assert {"classic", "compact"} <= set(table.loc[table.stage == "03_cnn_training", "model"])
+    for stage in ("03_cnn_training", "04_hyperparameter_tuning", "05_transfer_learning"):
+        assert stage in set(table["stage"]), f"{stage} recorded no accuracy"
+    shares = table[["accuracy", "low", "high"]].astype(float)
+    assert ((shares.low <= shares.accuracy) & (shares.accuracy <= shares.high)).all()
+    for stage, entry in made["stages"].items():
+        assert any(path.endswith(".png") for path in entry["outputs"]), f"{stage}: no figure"
+        for cell in nbformat.read(f"{made['folder']}/{stage}.ipynb", as_version=4).cells:
+            told = [out.text for out in cell.get("outputs", ()) if out.get("name") == "stderr"]
+            assert not told, f"{stage} writes to stderr: {told[0][:500]}"
+
+
+def test_all_seven_in_smoke(project, request):
+    named = os.environ.get("FERLIB_DATA")
+    data = request.getfixturevalue("fer2013") if named else "drawn:700"
+    made = suite.run("smoke", data, project=project)
+    check(made)
+    assert list(made["stages"]) == list(NAMES)
+    again = suite.run("smoke", data, project=project)
+    assert again["stages"] == made["stages"]
+
+
+@pytest.mark.slow
+def test_all_seven_in_quick_on_drawn_faces(project):
+    check(suite.run("quick", "drawn", project=project))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES[3:])
+def test_alone_with_no_run_before_it(project, name):
+    made = suite.run("smoke", "drawn:700", only=(name,), project=project)
+    assert made["status"] == "done", made["stages"][name]["problem"]
+
+
+@pytest.mark.slow
+def test_a_training_killed_in_the_middle_goes_on_and_ends_the_same(project):
+    changes = {"03.epochs": 4, "03.classic_epochs": 1}
+    options = {"only": ("03",), "parameters": changes, "project": project}
+    code = f"from ferlib import suite; suite.run('smoke', 'drawn:700', **{options!r})"
+    code = code.replace(repr(project), repr(str(project)))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    runner = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    stage = project / "runs" / "smoke" / "03_cnn_training"
+    history = stage / "compact" / "history.csv"
+    while not history.exists() or len(pd.read_csv(history)) < 2:
+        assert runner.poll() is None, "the run ended before its second epoch"
+        time.sleep(0.2)
+    os.kill(runner.pid, signal.SIGKILL)
+    os.kill(int((stage / ".pid").read_text()), signal.SIGKILL)
+    runner.wait()
+    assert not (stage / "compact" / "model.keras").exists()
+
+    assert suite.run("smoke", "drawn:700", **options)["status"] == "done"
+    assert suite.run("smoke", "drawn:700", name="whole", **options)["status"] == "done"
+    whole = project / "runs" / "whole" / "03_cnn_training" / "compact" / "history.csv"
+    resumed, once = pd.read_csv(history), pd.read_csv(whole)
+    assert len(resumed) == 4
+    pd.testing.assert_frame_equal(
+        resumed.drop(columns="seconds"), once.drop(columns="seconds"), check_exact=True
+    )

@@ -1,0 +1,313 @@
+"""The suite, on folders of tiny notebooks that need no Keras."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from ferlib import suite
+
+COMMON = """profile: str = "quick"  # smoke, quick or full
+data: str = ""  # where the data is
+out: str = ""  # folder for what this makes
+seed: int = 0  # seed of every random choice
+"""
+OPEN = "from pathlib import Path\nhere = Path(out)\nhere.mkdir(parents=True, exist_ok=True)"
+
+
+def write(project, name, *code, own="", reads=(), makes=()):
+    """Writes one notebook of a project."""
+    cell = nbformat.v4.new_code_cell(COMMON + own, metadata={"tags": ["parameters"]})
+    nb = nbformat.v4.new_notebook(cells=[cell, *map(nbformat.v4.new_code_cell, (OPEN, *code))])
+    nb.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
+    nb.metadata["ferlib"] = {"reads": list(reads), "makes": list(makes)}
+    path = project / "notebooks" / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(nb, path)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Makes three notebooks: 02 reads what 01 makes, 03 stands alone."""
+    write(
+        tmp_path,
+        "01_first",
+        "import json\nprint('factor', factor)",
+        "(here / 'metrics.json').write_text(json.dumps("
+        "{'cnn': {'accuracy': factor / 10, 'low': 0.1, 'high': 0.9, 'split': 'val'}}))",
+        own="factor: int = 2  # tenths right\nfast: bool = False  # whether to hurry\n",
+        makes=["metrics.json"],
+    )
+    write(
+        tmp_path,
+        "02_second",
+        "text = (here.parent / '01_first' / 'metrics.json').read_text()\n"
+        "(here / 'copy.txt').write_text(text)",
+        reads=["01_first/metrics.json"],
+        makes=["copy.txt"],
+    )
+    write(tmp_path, "03_third", "(here / 'three.txt').write_text('3')", makes=["*.txt"])
+    return tmp_path
+
+
+def run(project, **options):
+    return suite.run("smoke", "drawn:70", project=project, **options)
+
+
+def notebooks_run(capsys):
+    """Names the notebooks that the last run has executed."""
+    lines = capsys.readouterr().out.splitlines()
+    return [line.split(":")[0] for line in lines if line.endswith(": running")]
+
+
+def test_run_in_order_then_left_out_then_only_dependants(project, capsys):
+    made = run(project)
+    text = capsys.readouterr().out
+    assert text.index("01_first: running") < text.index("    factor 2") < text.index("02_second: r")
+    assert "DRAWN FACES" in text
+    assert made["status"] == "done"
+    assert list(made["stages"]) == ["01_first", "02_second", "03_third"]
+    folder = project / "runs" / "smoke"
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "done"
+    assert made["stages"]["01_first"]["outputs"] == ["01_first/metrics.json"]
+    assert made["stages"]["01_first"]["parameters"] == {"profile": "smoke", "seed": 0}
+
+    page = (folder / "report.html").read_text()
+    assert "DRAWN FACES" in page and "20.0 %" in page and "10.0–90.0 %" in page
+    assert 'href="02_second.ipynb"' in page and str(project) not in page
+    row = suite.results(folder).iloc[0]
+    assert (row.stage, row.model, row.split, row.data) == ("01_first", "cnn", "val", "drawn faces")
+
+    run(project)
+    assert notebooks_run(capsys) == []
+    run(project, parameters={"01.factor": "5"})
+    assert notebooks_run(capsys) == ["01_first", "02_second"]
+    (folder / "03_third" / "three.txt").unlink()
+    run(project, parameters={"01_first.factor": 5})
+    assert notebooks_run(capsys) == ["03_third"]
+    run(project, only=("03",), seed=1)
+    assert notebooks_run(capsys) == ["03_third"]
+
+
+def test_a_failed_cell_stops_the_run_and_keeps_what_was_made(project, capsys):
+    write(project, "02_second", "x = 1", "\n# a remark\nraise ValueError('no such thing')", "y = 1")
+    made = run(project)
+    assert made["status"] == "failed"
+    assert {stage: e["status"] for stage, e in made["stages"].items()} == {
+        "01_first": "done",
+        "02_second": "failed",
+    }
+    # After its parameters, and those injected, comes the second of its own cells.
+    problem = made["stages"]["02_second"]["problem"]
+    assert problem.startswith("In [5]") and problem.endswith("ValueError: no such thing")
+    folder = project / "runs" / "smoke"
+    executed = nbformat.read(folder / "02_second.ipynb", as_version=4)
+    assert "no such thing" in json.dumps(executed)
+    assert "no such thing" in (folder / "report.html").read_text()
+    capsys.readouterr()
+
+    write(project, "02_second", "x = 1")
+    assert run(project)["status"] == "done"
+    assert notebooks_run(capsys) == ["02_second", "03_third"]
+
+
+def test_a_dead_kernel_a_timeout_and_a_missing_file_are_failures(project):
+    write(project, "02_second", "import os", "os.kill(os.getpid(), 9)", "x = 1")
+    made = run(project, only=("02",))
+    assert made["stages"]["02_second"]["problem"].startswith("In [5] (os.kill(os.getpid(), 9))")
+    executed = (project / "runs" / "smoke" / "02_second.ipynb").read_text()
+    assert "DeadKernelError" in executed
+    write(project, "02_second", "import time\ntime.sleep(60)")
+    problem = run(project, only=("02",), timeout=4)["stages"]["02_second"]["problem"]
+    assert "timed out" in problem
+    write(project, "02_second", makes=["model.keras"])
+    problem = run(project, only=("02",))["stages"]["02_second"]["problem"]
+    assert "without making model.keras" in problem
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"parameters": {"01.epochs": 5}}, "factor"),
+        ({"parameters": {"01.factor": "many"}}, "must be int: tenths right"),
+        ({"parameters": {"01.factor": "2.5"}}, "must be int"),
+        ({"parameters": {"01.fast": "maybe"}}, "must be bool"),
+        ({"parameters": {"01.out": "x"}}, "01_first has no parameter 'out' to change"),
+        ({"parameters": {"09.factor": "2"}}, "01_first, 02_second, 03_third"),
+        ({"only": ("0",)}, "01_first, 02_second, 03_third"),
+        ({"seed": -1}, "0 to 4294967295"),
+    ],
+)
+def test_a_wrong_option_is_an_error_before_anything_runs(project, options, said):
+    with pytest.raises(ValueError, match=said):
+        run(project, **options)
+    assert not (project / "runs").exists()
+
+
+def test_a_wrong_profile_or_no_notebooks(project, tmp_path_factory):
+    with pytest.raises(ValueError, match="smoke, quick, full"):
+        suite.run("fast", "drawn:70", project=project)
+    with pytest.raises(FileNotFoundError, match="no notebooks"):
+        run(tmp_path_factory.mktemp("empty"))
+    with pytest.raises(FileNotFoundError, match="nowhere.csv"):
+        suite.run("smoke", "nowhere.csv", project=project)
+
+
+def wait_for(path, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} was not made in {seconds} s"
+        time.sleep(0.1)
+    return path
+
+
+@pytest.mark.parametrize("victims", [("runner",), ("runner", "kernel")])
+def test_killed_in_the_middle_then_run_again(project, capsys, victims):
+    slow = "(here / 'pid').write_text(str(__import__('os').getpid()))\nimport time\n" + (
+        "while not (here / 'go').exists(): time.sleep(0.1)"
+    )
+    hold = "from ferlib import suite\nkept = suite.begin('02_second', data=data, out=out)"
+    write(project, "02_second", hold, slow, makes=["go"])
+    code = (
+        "import sys\nfrom ferlib import suite\n"
+        "suite.run('smoke', 'drawn:70', only=('02',), project=sys.argv[1])"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", code, project], env=environment())
+    folder = project / "runs" / "smoke"
+    kernel = int(wait_for(folder / "02_second" / "pid").read_text() or 0)
+    with pytest.raises(RuntimeError, match=f"in use by process {runner.pid}"):
+        run(project)
+    os.kill(runner.pid, signal.SIGKILL)
+    if "kernel" in victims and kernel:
+        os.kill(kernel, signal.SIGKILL)
+    runner.wait()
+    status = json.loads((folder / "manifest.json").read_text())["stages"]["02_second"]["status"]
+    assert status == "running"
+    (folder / "02_second" / "go").touch()
+    capsys.readouterr()
+    assert run(project, only=("02",))["status"] == "done"
+    assert notebooks_run(capsys) == ["02_second"]
+
+
+def test_what_native_libraries_print_goes_to_a_file(project):
+    noise = "import os\nos.write(2, b'{}')\n"
+    begin = "from ferlib import suite\nstage = suite.begin('02_second', data=data, out=out)"
+    write(project, "02_second", noise.format("early") + begin, noise.format("late"))
+    made = run(project, only=("02",))
+    executed = nbformat.read(project / "runs" / "smoke" / "02_second.ipynb", as_version=4)
+    told = "".join(out.get("text", "") for cell in executed.cells for out in cell.outputs)
+    assert made["status"] == "done"
+    assert "early" not in told and "late" not in told and "drawn faces" in told
+    assert (project / "runs" / "smoke" / "02_second" / "log.txt").read_text() == "late"
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(suite.PACKAGE.parent)}
+
+
+def test_two_runs_side_by_side(project):
+    run(project, only=("01",))
+    run(project, only=("01",), name="other", parameters={"01.factor": 7})
+    runs = project / "runs"
+    table = suite.compare(runs / "smoke", runs / "other")
+    assert list(table.loc["01_first cnn accuracy"]) == [0.2, 0.7, True]
+    assert list(table.loc["profile"]) == ["smoke", "smoke", False]
+    assert table.loc["01_first factor"].iloc[1] == 7
+    with pytest.raises(FileNotFoundError, match="no run"):
+        suite.compare(runs / "smoke", runs / "none")
+
+
+def test_key_follows_code_parameters_and_modules(project, monkeypatch, tmp_path):
+    path = project / "notebooks" / "04_more.ipynb"
+    write(project, "04_more", "from ferlib import training")
+    assert {"training", "models", "batches", "sources"} <= suite._code(read(path)).keys()
+    write(project, "04_more", "import ferlib\nferlib.labels.EMOTIONS\n%matplotlib inline")
+    used = suite._code(read(path)).keys()
+    assert "labels" in used and "cleaning" in used and "training" not in used
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+class TestStage:
+    @pytest.fixture
+    def stage(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        return suite.begin("06_x", profile="smoke", data="drawn:70", out=str(tmp_path / "a/06_x"))
+
+    def test_says_what_it_found(self, stage, capsys):
+        suite.begin("06_x", profile="smoke", data="drawn:70", out=str(stage.out))
+        text = capsys.readouterr().out
+        assert "drawn faces, 70 pictures" in text and "DRAWN FACES" in text and "Device:" in text
+
+    def test_smoke_is_a_sample_of_the_same_pictures(self, stage, monkeypatch):
+        monkeypatch.setitem(suite.PROFILES, "smoke", 40)
+        assert len(stage.raw) == len(stage.data) == 40
+        assert set(stage.data.names) <= set(stage.loaded.names)
+
+    def test_another_process_is_kept_out(self, stage):
+        code = (
+            "import sys; from ferlib import suite; from pathlib import Path\n"
+            "suite._hold(Path(sys.argv[1]), wait=0)"
+        )
+        told = subprocess.run(
+            [sys.executable, "-c", code, stage.out],
+            capture_output=True,
+            text=True,
+            env=environment(),
+        )
+        assert told.returncode == 1 and f"in use by process {os.getpid()}" in told.stderr
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"profile": "slow"}, "smoke, quick, full"),
+            ({"seed": 1.5}, "whole number"),
+            ({"seed": True}, "whole number"),
+        ],
+    )
+    def test_refuses_wrong_parameters(self, tmp_path, wrong, said):
+        with pytest.raises(ValueError, match=said):
+            suite.begin("06_x", data="drawn:70", out=str(tmp_path), **wrong)
+
+    def test_records_metrics_and_figures(self, stage):
+        import matplotlib.pyplot as plt
+
+        stage.record(cnn={"accuracy": np.float32(0.5), "low": np.nan}, counts=np.arange(2))
+        stage.record(other=1)
+        metrics = json.loads((stage.out / "metrics.json").read_text())
+        assert metrics == {"cnn": {"accuracy": 0.5, "low": None}, "counts": [0, 1], "other": 1}
+        figure, axes = plt.subplots(1, 2)
+        stage.show(axes, "both")
+        stage.show(figure, "figure")
+        stage.show(axes[0], "one")
+        assert len(list((stage.out / "figures").glob("*.png"))) == 3
+
+    def test_finds_files_of_the_same_run(self, stage, capsys):
+        assert stage.find("03_cnn_training/model.keras") is None
+        path = stage.out.parent / "03_cnn_training" / "model.keras"
+        path.parent.mkdir()
+        path.touch()
+        assert stage.find("03_cnn_training/model.keras") == path
+        assert stage.model("04/best.keras", "03_cnn_training/model.keras") == path
+        assert "03_cnn_training/model.keras of this run" in capsys.readouterr().out
+
+    def test_default_folder(self, tmp_path, monkeypatch):
+        (tmp_path / "ferlib").mkdir()
+        (tmp_path / "pyproject.toml").touch()
+        (tmp_path / "notebooks").mkdir()
+        monkeypatch.chdir(tmp_path / "notebooks")
+        stage = suite.begin("01_x", data="drawn:70")
+        assert stage.out == Path(tmp_path / "runs" / "quick" / "01_x") and stage.out.is_dir()
