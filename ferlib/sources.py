@@ -517,15 +517,15 @@ def _csv_rows(opener, columns: list[str], name: str):
 
 def _parse(text: bytes) -> np.ndarray:
     """Returns the picture, uint8 [48, 48], of numbers in text, or raises ValueError."""
-    line = np.frombuffer(text + b" ", np.uint8)
-    ends = np.flatnonzero(line < 48)
-    if len(ends) == SIZE * SIZE and line.max() < 58 and (line[ends] == 32).all():
+    line = np.frombuffer(b"   " + text + b" ", np.uint8)
+    ends = np.flatnonzero(line[3:] == 32)
+    if len(ends) == SIZE * SIZE == np.count_nonzero(line[3:] < 48) and line.max() < 58:
         width = np.diff(ends, prepend=-1)  # of a number and the blank behind it
         if width.min() > 1 and width.max() < 5:
             digits = line & 15
-            values = digits[ends - 1].astype(np.uint16)
-            values += digits[ends - 2] * (width > 2) * np.uint16(10)
-            values += digits[ends - 3] * (width > 3) * np.uint16(100)
+            values = digits[2:].take(ends).astype(np.uint16)
+            values += digits[1:].take(ends) * (width > 2) * np.uint16(10)
+            values += digits.take(ends) * (width > 3) * np.uint16(100)
             if values.max() < 256:
                 return values.astype(np.uint8).reshape(SIZE, SIZE)
     words = text.decode(errors="replace").split()  # anything unusual, the slow way
