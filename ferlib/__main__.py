@@ -63,6 +63,16 @@ def train(args):
     return metrics
 
 
+def tune(args):
+    """Search for good values of compact's recipe, or go on with a search that stopped."""
+    from ferlib import cleaning, tuning
+
+    faces, options = cleaning.prepare(args.data), {"trials": args.trials, "epochs": args.epochs}
+    table = tuning.tune(faces, args.out, method=args.method, seed=args.seed, **options)
+    print(table.to_string(index=False))
+    return json.loads(table.to_json(orient="records"))
+
+
 def evaluate(args):
     """Measure a model on the test split, or on val where there is no test."""
     from ferlib import cleaning, evaluation
@@ -105,6 +115,22 @@ def compare(args):
     return json.loads(table.to_json(orient="index"))
 
 
+def kernel(args):
+    """Pack a notebook with ferlib inside it, for Kaggle or Colab."""
+    from ferlib import kernels
+
+    path = kernels.pack(args.notebook, to=args.to, out=args.out, user=args.user)
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    if args.to == "kaggle":
+        weights = path.parent / kernels.WEIGHTS
+        if kernels.NOBODY in (path.parent / "kernel-metadata.json").read_text(encoding="utf-8"):
+            print(f"First write your name on Kaggle for {kernels.NOBODY}, or pass --user NAME.")
+        if weights.exists():
+            print(f"Once: kaggle datasets create -p {weights}")
+        print(f"Then: kaggle kernels push -p {path.parent}")
+    return {"file": str(path)}
+
+
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command line."""
     top = argparse.ArgumentParser("ferlib", description="CNNs for facial expressions on FER2013.")
@@ -141,6 +167,14 @@ def parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="DIR", help="folder of the training")
     add("--data", **source)
 
+    add = command(tune)
+    add("--out", required=True, metavar="DIR", help="folder of the search")
+    add("--method", default="bayesian", help="bayesian, hyperband or random")
+    add("--trials", type=int, default=12, help="how many (default 12)")
+    add("--epochs", type=int, default=3, help="epochs of a trial (default 3)")
+    add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
+    add("--data", **source)
+
     add = command(evaluate)
     add("model", **model)
     add("--data", **source)
@@ -162,6 +196,12 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(compare)
     add("run", nargs=2, metavar="RUN", help="folder of a run, or its name in runs/")
+
+    add = command(kernel)
+    add("notebook", metavar="NOTEBOOK", help="a notebook, or the beginning of its name, as 03")
+    add("--for", dest="to", required=True, choices=["kaggle", "colab"], help="where it will run")
+    add("--out", required=True, metavar="DIR", help="folder to write")
+    add("--user", metavar="NAME", help="your name on Kaggle; $KAGGLE_USERNAME without it")
     return top
 
 

@@ -27,5 +27,6 @@ with _quiet():
         import tensorflow
 
         tensorflow.config.list_physical_devices()
+        tensorflow.get_logger().setLevel("ERROR")
 
 __all__ = ["keras"]

@@ -130,16 +130,13 @@ class Report:
         return text
 
     def __str__(self) -> str:
-        table = self.to_frame()
-        table["text"] = [str(Estimate(*row)) for row in table[["value", "low", "high"]].to_numpy()]
-        table["pictures"] += [f" ({n:,})" for n in table["n"]]
-        table = table.pivot(index="metric", columns="pictures", values="text").loc[list(METRICS)]
-        table.index = table.index.str.replace("_", " ")
+        import pandas as pd
+
         seen = "an unknown number" if self.seen is None else f"{self.seen.sum():,}"
         chosen = "" if self.split == "test" else ", which choices were made on"
+        sets = {"all": self.metrics} | ({"unseen": self.unseen} if self.unseen else {})
         return (
-            f"{self.model} on {self.split} of {self.data.title}{chosen}\n"
-            f"{table.rename_axis(index=None, columns=None)}\n"
+            f"{self.model} on {self.split} of {self.data.title}{chosen}\n{pd.DataFrame(sets)}\n"
             f"{seen} of the {len(self.labels):,} pictures are in the model's training data"
         )
 
@@ -571,33 +568,30 @@ def corrupt(images: np.ndarray, corruption: str, strength: float, *, seed: int =
         ValueError: If `corruption` is unknown.
     """
     import cv2
+    from scipy import ndimage
 
-    def cover(image):
-        top, left = rng.integers(np.array(image.shape) - strength + 1)
-        image[top : top + strength, left : left + strength] = 128
-        return image
+    def inside(length):
+        start = rng.integers(length - strength + 1, size=(len(images), 1))
+        return (np.arange(length) >= start) & (np.arange(length) < start + strength)
 
-    def turn(image):
-        center = (np.array(image.shape[::-1]) - 1) / 2
-        matrix = cv2.getRotationMatrix2D(center, side() * strength, 1)
-        return cv2.warpAffine(image, matrix, image.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
+    def turned(angle):
+        return ndimage.rotate(images, angle, (1, 2), reshape=False, order=1, mode="nearest")
 
-    def side():
-        return rng.choice((-1.0, 1.0))
-
-    rng, jpeg = np.random.default_rng(seed), (cv2.IMWRITE_JPEG_QUALITY, int(strength))
+    rng, (_, height, width) = np.random.default_rng(seed), images.shape
+    side, jpeg = rng.choice((-1, 1), (len(images), 1, 1)), (cv2.IMWRITE_JPEG_QUALITY, int(strength))
     ways = {
-        "blur": lambda image: cv2.GaussianBlur(image, (0, 0), strength),
-        "noise": lambda image: image + rng.normal(0, strength, image.shape),
-        "brightness": lambda image: image + side() * strength,
-        "occlusion": cover,
-        "rotation": turn,
-        "jpeg": lambda image: cv2.imdecode(cv2.imencode(".jpg", image, jpeg)[1], 0),
+        "blur": lambda: ndimage.gaussian_filter(images, strength, axes=(1, 2)),
+        "noise": lambda: images + strength * rng.standard_normal(images.shape, "float32"),
+        "brightness": lambda: images + side * float(strength),
+        "occlusion": lambda: np.where(
+            inside(height)[..., None] & inside(width)[:, None], 128, images
+        ),
+        "rotation": lambda: np.where(side > 0, turned(strength), turned(-strength)),
+        "jpeg": lambda: [cv2.imdecode(cv2.imencode(".jpg", x, jpeg)[1], 0) for x in images],
     }
     if corruption not in ways:
         raise ValueError(f"{corruption!r} is no corruption; known are {', '.join(ways)}.")
-    spoiled = [ways[corruption](image) for image in np.array(images)]
-    return np.clip(spoiled, 0, 255).astype("uint8")
+    return np.clip(ways[corruption](), 0, 255).astype("uint8")
 
 
 def robustness(
@@ -676,8 +670,9 @@ def _cut(model) -> tuple[keras.Model, keras.Model]:
     inputs, calls = _trace(model)
     logits = [y for layer, _, y in calls if layer.name == "logits"]
     scores = logits[-1] if logits else keras.ops.log(calls[-1][2] + 1e-7)
-    maps = [y for _, _, y in calls if len(y.shape) == 4 and y.shape[1] > 1]
-    for features in sorted(maps, key=lambda y: y.shape[1] >= 6)[::-1]:
+    framed = keras.layers.ZeroPadding2D  # its maps would be shifted
+    maps = [y for layer, _, y in calls if not isinstance(layer, framed) and len(y.shape) == 4]
+    for features in sorted(maps, key=lambda y: min(y.shape[1], 6))[::-1]:
         try:
             return keras.Model(inputs, features), keras.Model(features, scores)
         except ValueError:  # a shortcut leads past this map
@@ -723,7 +718,8 @@ def gradcam(model, images: np.ndarray, labels: np.ndarray | None = None) -> np.n
         cams = keras.ops.relu(keras.ops.sum(features * gradient, axis=3))
         for place, cam in zip(heat[part], keras.ops.convert_to_numpy(cams), strict=True):
             place[:] = cv2.resize(cam, place.shape[::-1])
-    return heat / np.maximum(heat.max(axis=(1, 2), keepdims=True), 1e-12)
+    top = heat.max(axis=(1, 2), keepdims=True)
+    return heat / np.where(top > 0, top, 1)
 
 
 def _gradient(head, features, chosen):
@@ -731,7 +727,7 @@ def _gradient(head, features, chosen):
     import keras
 
     def score(x):
-        return keras.ops.sum(head(x, training=False) * chosen)
+        return keras.ops.sum(keras.ops.multiply(head(x, training=False), chosen))
 
     if keras.backend.backend() == "jax":
         import jax

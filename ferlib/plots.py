@@ -568,12 +568,13 @@ def prediction(picture, probabilities, *, label=None, ax=None, title=None):
     ax = _axes(ax, size=(4.2, 1.9), title=title)
     bars = ax.barh(EMOTIONS, probabilities, color=[PALETTE[emotion] for emotion in EMOTIONS])
     ax.bar_label(bars, fmt="{:.0%}", padding=2, fontsize=8)
-    ax.set(xlim=(0, 1.15), xticks=[], ylim=(len(EMOTIONS) - 0.5, -0.5))
+    ax.set(xlim=(-1.2, 1.15), xticks=[], ylim=(len(EMOTIONS) - 0.5, -0.5))
     ax.tick_params(length=0)
     sns.despine(ax=ax, bottom=True)
+    ax.spines.left.set_position(("data", 0))
     if label is not None:
         ax.get_yticklabels()[label].set_fontweight("bold")
-    face = ax.inset_axes((-1.0, 0, 0.62, 1))
+    face = ax.inset_axes((0, 0, 0.3, 1))
     face.imshow(np.asarray(picture), cmap="gray", vmin=0, vmax=255)
     face.axis("off")
     return ax

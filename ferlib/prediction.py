@@ -29,10 +29,6 @@ SMALLEST = 12
 """A picture with a side shorter than this (pixels) cannot show a face."""
 SEARCHED = 1280
 """Faces are searched for in a copy whose longer side is at most this (pixels)."""
-CHUNK = 16
-"""Pictures that are classified together."""
-DOWNLOAD = 50_000_000
-"""The most that is downloaded from an address (bytes); a larger picture counts as truncated."""
 SUFFIXES = tuple(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .pgm .ppm .avif".split())
 """The files of a folder that are taken to be pictures; a file that is named itself may be any."""
 COLUMNS = ("file", "left", "top", "width", "height", "score", *EMOTIONS, "emotion")
@@ -171,7 +167,7 @@ def _to_8_bits(array: np.ndarray) -> np.ndarray:
 
 def _fetch(url: str) -> bytes:
     with urlopen(Request(url, headers={"User-Agent": "ferlib"}), timeout=30) as answer:
-        return answer.read(DOWNLOAD)
+        return answer.read(50_000_000)  # more is cut off, and so cannot be read
 
 
 def _items(source, name: str = "picture") -> Iterator[tuple]:
@@ -232,11 +228,9 @@ def _find(picture: Image.Image) -> list[tuple]:
     scale = max(1.0, max(picture.size) / SEARCHED)
     size = [max(1, round(side / scale)) for side in picture.size]
     copy = picture.convert("RGB").resize(size, reducing_gap=2)
-    faces = _detector().detect_faces(np.asarray(copy))
-    boxes = [np.rint(np.multiply(face["box"], scale)).astype(int).tolist() for face in faces]
-    scores = [float(face["confidence"]) for face in faces]
-    pairs = zip(boxes, scores, strict=True)
-    return sorted((*box, score) for box, score in pairs if min(box[2:]) > 0)
+    faces = _detector().detect_faces(np.asarray(copy), output_type="numpy")[:, 1:6].tolist()
+    found = [(*(round(value * scale) for value in face[:4]), face[4]) for face in faces]
+    return sorted(face for face in found if min(face[2:4]) > 0)
 
 
 def _crop(picture: Image.Image, left, top, width, height) -> np.ndarray:
@@ -311,8 +305,8 @@ def _opened(path: Path, changed: int) -> Callable[[np.ndarray], np.ndarray]:
 def export(model, out=None, *, to="onnx", int8=False, calibration=None) -> Path:
     """Writes a model for onnxruntime, in float32 or in 8-bit integers.
 
-    The 8-bit form is static: activation ranges are measured on the calibration pictures, and
-    weights have a scale for each channel (onnxruntime's QDQ format).
+    In the 8-bit form convolutions are integer: the ranges of their inputs are measured on the
+    calibration pictures, and their weights have a scale for each channel (onnxruntime's QDQ).
 
     Args:
         model: A shipped model's name, or a model's file.
@@ -364,8 +358,8 @@ def _quantise(path: str, pictures: np.ndarray) -> str:
         def get_next(self):
             return next(({"images": batch} for batch in self.batches), None)
 
-    form = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}  # fast on CPUs
-    quantize_static(path, f"{path}.int8", Batches(), per_channel=True, **form)
+    options = {"per_channel": True, "activation_type": QuantType.QUInt8}  # unsigned: fast on CPUs
+    quantize_static(path, f"{path}.int8", Batches(), op_types_to_quantize=["Conv"], **options)
     return f"{path}.int8"
 
 
@@ -394,7 +388,7 @@ def stream(source, *, model="compact", detect="auto", skip=frozenset()) -> Itera
         raise ValueError(f'detect is {detect!r}; it must be "auto", True or False.')
     classify = _classifier(model)
     items = (item for item in _items(source) if item[0] not in skip)
-    while some := list(islice(items, CHUNK)):
+    while some := list(islice(items, 16)):  # what is classified together
         looked = [_look(*item, detect) for item in some]
         crops = [face[-1] for _, _, faces, _ in looked for face in faces]
         answers = iter(classify(np.stack(crops)[..., None]) if crops else ())
@@ -465,11 +459,10 @@ def predict_to_csv(source, out, *, model="compact", detect="auto", progress=True
     tally, done = _resume(Path(out), name)
     pictures = stream(source, model=model, detect=detect, skip=done)
     bar = {"total": total, "initial": len(done), "disable": not progress or None}
-    with open(out, "a", **_TEXT) as file:
+    with open(out, "a", buffering=1, **_TEXT) as file:
         for picture, _, rows, note in tqdm(pictures, unit="picture", **bar):
             blank = (picture, *[""] * (len(COLUMNS) - 1))
             csv.writer(file).writerows((*row, name, note) for row in rows or [blank])
-            file.flush()
             tally.count(picture, len(rows), note)
     return tally
 
@@ -478,8 +471,7 @@ def _resume(out: Path, model: str) -> tuple[Tally, set[str]]:
     """Makes `out` ready to be gone on with: its last picture, perhaps incomplete, is taken out."""
     tally, done = Tally(), set()
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".resuming-") as folder:
-        part = os.path.join(folder, "part.csv")
-        with open(part, "w", **_TEXT) as new, open(out, "a+", **_TEXT) as old:
+        with open(f"{folder}/part.csv", "w", **_TEXT) as new, open(out, "a+", **_TEXT) as old:
             old.seek(0)
             reader, writer = csv.reader(old), csv.writer(new)
             if tuple(next(reader, CSV_COLUMNS)) != CSV_COLUMNS:
@@ -494,5 +486,5 @@ def _resume(out: Path, model: str) -> tuple[Tally, set[str]]:
                 writer.writerows(group)
                 tally.count(file, 0 if note else len(group), note)
                 done.add(file)
-        os.replace(part, out)
+        os.replace(new.name, out)
     return tally, done

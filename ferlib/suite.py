@@ -32,6 +32,7 @@ DRAWN = "DRAWN FACES stand in for the data: the results say nothing about people
 OF_A_RUN = ("profile", "data", "out")
 _TYPES = {"str": str, "int": int, "float": float}
 _TYPES["bool"] = {"True": True, "true": True, "False": False, "false": False}.__getitem__
+_DECLARED = re.compile(r"^(\w+): (str|int|float|bool) = .*?  # (.+)$", re.MULTILINE)
 
 
 def _check(profile, seed):
@@ -40,6 +41,39 @@ def _check(profile, seed):
         raise ValueError(f"profile is {profile!r}; it can be {', '.join(PROFILES)}.")
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed!r}; it can be a whole number from 0 to {2**32 - 1}.")
+
+
+def _accept(name, value, kind, meaning):
+    """Refuses a value of another kind; a number below 0, or out of a range such as "1 to 40"."""
+    span = re.search(r"(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)", meaning)
+    low, high = map(float, span.groups()) if span else (0, float("inf"))
+    number = kind in ("int", "float")
+    if type(value).__name__ not in (kind, "int" * (kind == "float")) or (
+        number and not low <= value <= high
+    ):
+        sign = ", not negative" * (number and not span)
+        raise ValueError(f"{name} is {value!r}; it must be {kind}{sign}: {meaning}.")
+
+
+def _check_cells():
+    """Refuses what was given as a parameter and is none of this notebook, or has a wrong value.
+
+    Papermill puts what it was given into a cell under the one that declares the parameters.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    cells = shell.user_ns.get("In", []) if shell else []
+    at = max((i for i, cell in enumerate(cells) if _DECLARED.match(cell)), default=None)
+    if at is None:
+        return
+    known = {name: about for name, *about in _DECLARED.findall(cells[at])}
+    given = [cell for cell in cells[at + 1 : at + 2] if cell.startswith("# Parameters\n")]
+    if unknown := set(re.findall(r"^(\w+) = ", "".join(given), re.MULTILINE)) - known.keys():
+        unknown = ", ".join(sorted(unknown))
+        raise ValueError(f"No parameter {unknown} in this notebook; it has {', '.join(known)}.")
+    for name, about in known.items():
+        _accept(name, shell.user_ns[name], *about)
 
 
 def _hold(folder, *, wait):
@@ -73,12 +107,11 @@ def _ask(command):
 
 
 def _divert(log):
-    """Sends what native libraries print to a file, and clears what they printed in this cell."""
-    from IPython import display, get_ipython
+    """Sends what native libraries print in a kernel to a file, away from the notebook."""
+    from IPython import get_ipython
 
     if getattr(get_ipython(), "kernel", None):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
-        display.clear_output()
 
 
 def _load(source):
@@ -227,6 +260,7 @@ def begin(
         FileNotFoundError: If there is no such data.
         RuntimeError: If another process works in that folder.
     """
+    _check_cells()
     _check(profile, seed)
     default = sources.project_folder() / "runs" / profile / name
     folder = Path(out).expanduser().resolve() if out else default
@@ -263,6 +297,7 @@ def _changes(parameters, paths):
             changes[stage][name] = _TYPES[kind](str(value))
         except (ValueError, KeyError):
             raise ValueError(f"{key} is {value!r}; it must be {kind}: {meaning}.") from None
+        _accept(key, changes[stage][name], kind, meaning)
     return changes
 
 
@@ -298,7 +333,7 @@ def _code(notebook):
 def _key(notebook, folder, given, data):
     """Gives the digest of everything that decides what a stage makes."""
     reads = notebook.metadata.get("ferlib", {}).get("reads", [])
-    files = sorted(path for pattern in reads for path in folder.glob(pattern))
+    files = [path for name in reads for path in sorted(folder.glob(name)) if path.is_file()]
     digests = {path.relative_to(folder).as_posix(): _sha(path.read_bytes()) for path in files}
     votes = b"" if data.votes is None else data.votes.tobytes()
     parts = [_code(notebook), given, digests, data.title, data.fingerprint, _sha(votes)]
@@ -333,9 +368,7 @@ def _execute(path, executed, parameters, timeout):
     end = time.monotonic() + (timeout or 0)
     left = (lambda cell: max(1, int(end - time.monotonic()))) if timeout else None
     options = {"cwd": path.parent, "progress_bar": False, "stdout_file": _Lines()}
-    quiet = "import os; os.dup2(os.open(os.devnull, os.O_WRONLY), 2)"  # until `begin` diverts it
-    quiet = ["--log-level=CRITICAL", f"--InteractiveShellApp.exec_lines={quiet}"]
-    options |= {"timeout_func": left, "extra_arguments": quiet}
+    options |= {"timeout_func": left, "extra_arguments": ["--log-level=CRITICAL"]}
     try:
         papermill.execute_notebook(path, executed, parameters, **options)
     except Exception as error:

@@ -51,7 +51,7 @@ def test_brightness_says_nothing_of_the_label():
 
 
 def logistic_regression(data):
-    """Gives the accuracy on test at the regularisation that is best on val (of C from 1e-4 to 1)."""
+    """Gives the accuracy on test at the best regularisation on val, of C from 1e-4 to 1."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -15,7 +15,11 @@ from ferlib import cleaning, drawn, models, training
 from ferlib.training import Recipe
 
 SMALL = Recipe(
-    options={"widths": [8, 12, 16], "blocks": 1}, epochs=3, batch_size=32, warmup_epochs=0.5, ema=0.9
+    options={"widths": [8, 12, 16], "blocks": 1},
+    epochs=3,
+    batch_size=32,
+    warmup_epochs=0.5,
+    ema=0.9,
 )
 SCRIPT = """
 import sys

@@ -1,6 +1,6 @@
 """Measures pictures a second of Keras, ONNX and 8-bit ONNX, side by side in one run.
 
-    python tests/benchmarks/bench_prediction.py [--rounds 5] [--data fer2013.csv] [--models a.keras ...]
+    python tests/benchmarks/bench_prediction.py [--rounds 5] [--data CSV --models a.keras ...]
 
 `tiny` and `compact` run against mini-XCEPTION (Arriaga et al. 2017, arXiv:1710.07557; 64x64,
 58 thousand parameters), built here with the same head. All ways take turns in every round and
