@@ -8,7 +8,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 	sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 \
 	&& command -v "$$name" && break; done)
 
-.PHONY: run test test-slow lab
+.PHONY: run test test-slow lab versions
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## all notebooks in order: make run [PROFILE=quick] [DATA=path] [NAME=x]
@@ -23,6 +23,13 @@ test-slow: $(READY)  ## what needs longer, or a browser
 
 lab: $(READY)  ## JupyterLab in the folder of notebooks
 	$(VENV)/bin/jupyter lab --notebook-dir notebooks
+
+versions: $(READY)  ## the tests with the oldest versions that pyproject.toml allows
+	$(VENV)/bin/python -m pip install -q uv
+	$(VENV)/bin/uv venv -q --clear --python 3.11 $(VENV)-oldest
+	$(VENV)/bin/uv pip install -q --python $(VENV)-oldest --resolution lowest-direct \
+		-e '.[lab,faces,onnx,dev]'
+	$(VENV)-oldest/bin/python -m pytest --durations 10
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 with venv was found on PATH." \

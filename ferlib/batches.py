@@ -40,8 +40,8 @@ class Augmentation:
     erase: float = 0.0
 
     def __post_init__(self):
-        limits = {"shift": 0.5, "rotation": 180, "zoom": 1, "brightness": 1, "contrast": 1, "erase": 1}
-        for name, most in limits.items():
+        limits = {"shift": 0.5, "rotation": 180, "zoom": 1, "brightness": 1, "contrast": 1}
+        for name, most in (limits | {"erase": 1}).items():
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in 0 to {most}.")
 
@@ -75,8 +75,9 @@ class Augmenter(keras.layers.Layer):
         u = keras.random.uniform((n, 13), -1.0, 1.0, seed=self.seed_generator)
         x = ops.cast(images, "float32")
         if a.flip or a.shift or a.rotation or a.zoom:
+            maps = self._affine(u, height, width)
             x = ops.image.affine_transform(
-                x, self._affine(u, height, width), "bilinear", "nearest", data_format="channels_last"
+                x, maps, fill_mode="nearest", data_format="channels_last"
             )
         unit = [ops.reshape(u[:, i], (-1, 1, 1, 1)) for i in range(5, 13)]
         if a.contrast:

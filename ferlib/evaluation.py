@@ -83,7 +83,7 @@ class Report:
 
     @property
     def split(self) -> str:
-        """ "train", "val" or "test"; choices are made on the first two."""
+        """The split, train, val or test; choices are made on the first two."""
         return str(self.data.split[0])
 
     @property
@@ -278,7 +278,8 @@ def _measure(probabilities, labels, resamples, seed) -> dict[str, np.ndarray]:
     own = probabilities[rows, labels]
     table = np.zeros((len(labels), 51))
     table[rows, labels * 7 + probabilities.argmax(axis=1)] = 1
-    table[:, 49] = (probabilities > own[:, None]).sum(axis=1) < 2
+    first_two = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+    table[:, 49] = (first_two == labels[:, None]).any(axis=1)
     table[:, 50] = -np.log(np.maximum(own, 1e-7))
     value, drawn = _scores(table.mean(axis=0)), _scores(_resampled_means(table, resamples, seed))
     with warnings.catch_warnings(action="ignore"):  # emotions without pictures stay NaN

@@ -342,11 +342,10 @@ def _compile(model, recipe, steps):
     common = {"learning_rate": rate, "weight_decay": recipe.weight_decay or None}
     if recipe.ema:
         common |= {"use_ema": True, "ema_momentum": recipe.ema}
-    kinds = {"adam": keras.optimizers.Adam, "adamw": keras.optimizers.AdamW}
     if recipe.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
-    else:
-        optimizer = kinds[recipe.optimizer](**common)
+    else:  # Keras's Adam decays weights as AdamW does
+        optimizer = keras.optimizers.Adam(**common)
     if recipe.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)

@@ -6,7 +6,6 @@ of the trial where it stopped, and each trial's folder says all that decided its
 """
 
 import dataclasses
-import gc
 import json
 import pathlib
 import shutil
@@ -46,10 +45,10 @@ def compact_space(hp, base: Recipe) -> Recipe:
         drawn, so that one range fits both optimizers; "augmentation" multiplies the strengths of
         the base's augmentation, 0 leaves flips alone.
     """
-    width = hp.Int("width", 16, 72, step=8)
+    width = hp.Int("width", 16, 40, step=8)
     options = {
-        "widths": (width, 2 * width, 4 * width),
-        "blocks": hp.Int("blocks", 1, 3),
+        "widths": (width, 2 * width, 4 * width, 8 * width),
+        "blocks": hp.Int("blocks", 1, 2),
         "dropout": hp.Float("dropout", 0.0, 0.5, step=0.1),
         "squeeze": hp.Boolean("squeeze"),
     }
@@ -206,10 +205,9 @@ class _Tuner(BaseTuner):
             end["reason"] = f"{type(error).__name__}: {text}"
             raise keras_tuner.errors.FailedTrialError(end["reason"]) from error
         finally:
-            keras.utils.clear_session()
             for name in set(_graph_gradients()) - graphs:
                 del _graph_gradients()[name]
-            gc.collect()
+            keras.utils.clear_session()
             end |= {"seconds": time.perf_counter() - started, "memory_mb": _memory()}
             training._write(folder / "end.json", json.dumps(end))
 

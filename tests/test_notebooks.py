@@ -86,6 +86,19 @@ class TestForm:
         assert "**Reads**" in text and "**Makes**" in text and "learn" in text
         assert "try" in re.findall(r"^## (.*)", text, re.MULTILINE)[-1].lower()
 
+    def test_links_to_the_notebooks_before_and_after_it(self, name):
+        first, *_, last = [c.source for c in read(name).cells if c.cell_type == "markdown"]
+        at = NAMES.index(name)
+        beside = {*NAMES[max(at - 1, 0) : at], *NAMES[at + 1 : at + 2]}
+        assert set(re.findall(r"\]\((\w+)\.ipynb\)", first)) == beside
+        assert set(re.findall(r"\]\((\w+)\.ipynb\)", last)) >= set(NAMES[at + 1 : at + 2])
+
+    def test_has_headings_for_a_table_of_contents(self, name):
+        cells = [c.source for c in read(name).cells if c.cell_type == "markdown"]
+        levels = [len(mark) for mark in re.findall(r"^(#+) ", "\n".join(cells), re.MULTILINE)]
+        assert levels[0] == 1 and levels.count(1) == 1 and len(levels) >= 5
+        assert max(levels) <= 3
+
     def test_bootstraps_before_its_parameters(self, name):
         cells = code_cells(name)
         assert cells[0].source == BOOTSTRAP

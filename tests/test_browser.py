@@ -1,0 +1,176 @@
+"""The notebooks in JupyterLab, in a browser: what a person sees.
+
+Screenshots are kept in `$FERLIB_SCREENSHOTS`, or in pytest's temporary folder.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+TOKEN = "seven-notebooks"
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else hidden cells are not drawn
+}
+OVERFLOWING = """() => [...document.querySelectorAll('.jp-OutputArea-output')]
+    .filter(output => output.scrollWidth > output.clientWidth + 2)
+    .map(output => output.innerText.slice(0, 80) || output.innerHTML.slice(0, 80))"""
+ENDED = """() => {
+    const cells = jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model);
+    const code = cells.filter(cell => cell.type === 'code' && cell.sharedModel.source);
+    const failed = cell => cell.outputs.toJSON().some(out => out.output_type === 'error');
+    const ended = cell => cell.executionState === 'idle' && cell.executionCount;
+    return code.some(failed) || code.every(ended);
+}"""
+HEIGHT = "() => document.querySelector('.jp-WindowedPanel-outer').scrollHeight"
+TO_TOP = "() => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0; }"
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def screenshots(tmp_path_factory):
+    named = os.environ.get("FERLIB_SCREENSHOTS")
+    folder = Path(named) if named else tmp_path_factory.mktemp("screenshots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Serves a copy of the notebooks, in profile smoke, in JupyterLab; gives its address."""
+    project = tmp_path_factory.mktemp("lab")
+    shutil.copy(ROOT / "pyproject.toml", project)
+    (project / "ferlib").symlink_to(ROOT / "ferlib")
+    (project / "notebooks").mkdir()
+    data = "" if os.environ.get("FERLIB_DATA") else "drawn:700"
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        for cell in notebook.cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                cell.source = cell.source.replace('= "quick"', '= "smoke"')
+                cell.source = cell.source.replace('data: str = ""', f'data: str = "{data}"')
+        nbformat.write(notebook, project / "notebooks" / path.name)
+    for name, value in SETTINGS.items():
+        path = project / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--no-browser", "--allow-root", "--expose-app-in-browser", "--ip=127.0.0.1"]
+    options += [f"--port={port}", f"--IdentityProvider.token={TOKEN}"]
+    folders = {"SETTINGS_DIR": "settings", "WORKSPACES_DIR": "workspaces"}
+    environment = {f"JUPYTERLAB_{k}": str(project / v) for k, v in folders.items()}
+    environment |= {"JUPYTER_CONFIG_DIR": str(project / "config")}
+    environment = os.environ | environment | {"PYTHONPATH": str(ROOT)}
+    environment.pop("MPLBACKEND")  # figures are drawn where people see them
+    log = open(project / "lab.log", "w")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--notebook-dir", "notebooks", *options],
+        cwd=project,
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
+    address = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/api/status?token={TOKEN}", timeout=5).close()
+            break
+        except OSError:
+            alive = server.poll() is None and time.monotonic() < end
+            assert alive, (project / "lab.log").read_text()
+            time.sleep(0.5)
+    yield address, project / "notebooks"
+    server.terminate()
+    server.wait(30)
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        pytest.skip("needs chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(lab, browser):
+    """Gives a page as wide as a laptop's, and ends the kernels that it has started."""
+    address, _ = lab
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(120_000)
+    yield page
+    head = {"Authorization": f"token {TOKEN}"}
+    for kernel in page.request.get(f"{address}/api/kernels", headers=head).json():
+        page.request.delete(f"{address}/api/kernels/{kernel['id']}", headers=head)
+    page.close()
+
+
+def visit(page, address, name):
+    page.goto(f"{address}/lab/tree/{name}?reset&token={TOKEN}")
+    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell")
+
+
+@pytest.mark.parametrize("name", [path.name for path in NOTEBOOKS])
+def test_run_all(name, lab, page, screenshots):
+    address, folder = lab
+    visit(page, address, name)
+    page.wait_for_function(
+        "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+    )
+    page.click(".lm-MenuBar-itemLabel >> text='Run'")
+    page.click("[data-command='runmenu:run-all']")
+    page.wait_for_function(ENDED, timeout=600_000, polling=1000)
+    page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    overflowing = page.evaluate(OVERFLOWING)
+    page.set_viewport_size({"width": 1280, "height": min(30_000, page.evaluate(HEIGHT) + 100)})
+    page.evaluate(TO_TOP)
+    page.wait_for_timeout(1000)
+    page.screenshot(path=screenshots / f"{name.removesuffix('.ipynb')}.png")
+
+    cells = [c for c in nbformat.read(folder / name, as_version=4).cells if c.cell_type == "code"]
+    outputs = [(cell, out) for cell in cells for out in cell.outputs]
+    for cell, out in outputs:
+        assert out.output_type != "error", f"{cell.source}\n{out.ename}: {out.evalue}"
+        assert out.get("name") != "stderr", f"{cell.source}\n{out.text[:1000]}"
+    assert any("image/png" in out.get("data", {}) for _, out in outputs), "no figure"
+    assert not overflowing, f"wider than the page: {overflowing}"
+
+
+def test_contents_and_links(lab, page, screenshots):
+    address, folder = lab
+    visit(page, address, NOTEBOOKS[0].name)
+    page.click(".lm-TabBar-tab[data-id='table-of-contents']")
+    page.wait_for_selector(".jp-TableOfContents-tree .jp-tocItem")
+    told = page.locator(".jp-TableOfContents-tree .jp-tocItem-content").all_inner_texts()
+    page.screenshot(path=screenshots / "contents.png")
+    text = "\n".join(cell.source for cell in nbformat.read(NOTEBOOKS[0], as_version=4).cells)
+    written = [line.lstrip("# ") for line in text.splitlines() if line.startswith(("# ", "## "))]
+    assert [line.strip() for line in told] == written
+    page.click(f".jp-RenderedMarkdown a[href*='{NOTEBOOKS[1].name}'] >> nth=0")
+    page.wait_for_function(
+        f"() => jupyterapp.shell.currentWidget?.context?.path === '{NOTEBOOKS[1].name}'"
+    )
