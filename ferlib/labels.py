@@ -18,7 +18,7 @@ PALETTE = {
     "fear": "#7b4fa3",
     "happy": "#e8a317",
     "sad": "#2f6db5",
-    "surprise": "#e0701a",
+    "surprise": "#1aa3a3",
     "neutral": "#7a7a7a",
 }
 """One fixed colour for each emotion, used by every figure."""

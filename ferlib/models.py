@@ -11,6 +11,7 @@ import pathlib
 import re
 import socket
 import tempfile
+import warnings
 import zipfile
 
 import numpy as np
@@ -195,7 +196,9 @@ def _backbone(name, weights, size):
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(15)
     try:
-        return builder(include_top=False, weights=str(weights) or None, input_shape=shape)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`input_shape` is undefined")
+            return builder(include_top=False, weights=str(weights) or None, input_shape=shape)
     except Exception as error:
         url = re.search(r"https?://\S+/([^/\s:]+)", str(error))
         if weights != "imagenet" or not (url or isinstance(error, OSError)):

@@ -632,6 +632,7 @@ def trial_values(table, *, title=None):
         ax.plot(values, table.score, "o", color="#2f6db5", alpha=0.7)
         if numeric and values.min() > 0 and values.max() > 20 * values.min():
             ax.set_xscale("log")
+            ax.xaxis.set_minor_formatter("")
         ax.set(xlabel=name.replace("_", " "))
         ax.grid(alpha=0.3)
     for ax in axes.flat[len(names) :]:
@@ -680,6 +681,7 @@ def accuracy_against_cost(table, *, cost="ms_per_picture", ax=None, title=None):
     for name, row in table.iterrows():
         ax.annotate(name, (row[cost], row.accuracy), (6, 4), textcoords="offset points", fontsize=8)
     ax.set(xscale="log", xlabel=cost.replace("_", " "), ylabel="accuracy")
-    ax.margins(x=0.25)
+    ax.xaxis.set_minor_formatter("")
+    ax.margins(x=0.4)
     ax.grid(alpha=0.3)
     return ax

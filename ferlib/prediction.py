@@ -328,12 +328,13 @@ def export(model, out=None, *, to="onnx", int8=False, calibration=None) -> Path:
     if int8 and (calibration is None or not len(calibration)):
         raise ValueError("An 8-bit model needs calibration pictures: give some of the train split.")
     _need("onnx", "onnx", "onnxruntime", "tf2onnx", what="An export")
+    import keras
     import onnx
 
     from ferlib import models
 
-    file = _file(model)
-    network = models.load(file)
+    file, images = _file(model), keras.Input((48, 48, 1), dtype="uint8", name="images")
+    network = keras.Model(images, models.load(file)(images, training=False))  # as `predict` asks
     out = Path(out or file.with_name(file.stem + ("-int8.onnx" if int8 else ".onnx")))
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
         made = os.path.join(folder, "model.onnx")

@@ -183,7 +183,7 @@ def load(source=None, *, cache=None, votes="auto") -> FERData:
         return draw(*[int(n) for n in name.split(":")[1:]])
     path = Path(name).expanduser()
     there = path.exists()
-    data = _cached((path if there else download(name)).resolve(), cache, votes or None)
+    data = _cached((path if there else download(name)).absolute(), cache, votes or None)
     if not there:
         data = replace(data, title=name, origin=f"{name} on Kaggle ({data.origin})")
     if data.faults:

@@ -45,7 +45,7 @@ def compact_space(hp, base: Recipe) -> Recipe:
         drawn, so that one range fits both optimizers; "augmentation" multiplies the strengths of
         the base's augmentation, 0 leaves flips alone.
     """
-    width = hp.Int("width", 16, 40, step=8)
+    width = hp.Int("width", 16, 48, step=8)
     options = {
         "widths": (width, 2 * width, 4 * width, 8 * width),
         "blocks": hp.Int("blocks", 1, 2),

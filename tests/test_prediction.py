@@ -537,6 +537,24 @@ def test_an_export_is_used_where_it_lies_beside_the_model(
         np.testing.assert_allclose(got, np.asarray(network(stack[..., None])), atol=1e-4)
 
 
+def test_an_export_answers_as_in_inference(faces, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    pictures = keras.Input((48, 48, 1), dtype="uint8", name="another_name")
+    x = keras.layers.Resizing(32, 32)(pictures)  # before it, Keras forgets that nobody trains
+    x = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Dense(7, activation="softmax")(keras.layers.Flatten()(x))
+    network = keras.Model(pictures, x)
+    network.layers[2].set_weights([np.array([v], "float32") for v in (1.5, 0.2, 120, 4000)])
+    file = models.save(network, tmp_path / "resizing.keras")
+    stack = np.asarray(faces.images[:20])
+    expected = network.predict(stack[..., None], verbose=0)
+    for options in ({}, {"int8": True, "calibration": stack}):
+        out = prediction.export(file, **options)
+        got = prediction.predict(stack, model=out).to_frame()[PROBABILITIES]
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
 def test_an_export_of_another_model_is_not_used(model, onnx, face, network, tmp_path):
     other = models.save(keras.models.clone_model(network), tmp_path / "toy.keras")
     (tmp_path / "toy.onnx").write_bytes(onnx.read_bytes())

@@ -106,11 +106,11 @@ def test_fine_tuning_goes_on_from_the_frozen_model_and_keeps_batch_norm(few, fro
     step = recipe("MobileNet", "top", init=str(path), learning_rate=1e-9, weight_decay=0.0)
     same = training.train(step, few, tmp_path / "same", verbose=False)
     before = evaluation.predict(path, val)
-    assert np.allclose(evaluation.predict(same, val), before, atol=1e-4)
+    assert np.allclose(evaluation.predict(same, val), before, rtol=0, atol=1e-6)
 
     step = step.replace(learning_rate=1e-3)
     tuned = training.train(step, few, tmp_path / "tuned", verbose=False)
-    assert not np.allclose(evaluation.predict(tuned, val), before, atol=1e-3)
+    assert not np.allclose(evaluation.predict(tuned, val), before, rtol=0, atol=1e-5)
     old, new = (m.get_layer("mobilenet_1.00_32") for m in (models.load(path), tuned))
     for layer in old.layers:
         weights = new.get_layer(layer.name).get_weights()
