@@ -440,9 +440,12 @@ def compare(first, second):
 
     Raises:
         FileNotFoundError: If one of them is no run.
+        ValueError: If they are the same.
     """
     import pandas as pd
 
+    if str(first) == str(second):
+        raise ValueError(f"{first} is one run: name two.")
     columns = []
     for run in (first, second):
         manifest = read_manifest(run)

@@ -110,7 +110,7 @@ def test_train_evaluate_predict_export(tmp_path, capsys):
 
 def test_the_module_is_the_program():
     told = subprocess.run(
-        [sys.executable, "-m", "ferlib", "compare", "nothing", "nothing"],
+        [sys.executable, "-m", "ferlib", "compare", "nothing", "none"],
         cwd=ROOT,
         capture_output=True,
         text=True,

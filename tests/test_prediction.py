@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ferlib import models, plots, prediction
+from ferlib import cleaning, models, plots, prediction
 from ferlib.labels import EMOTIONS, PALETTE, label_index
 
 PROBABILITIES = list(EMOTIONS)
@@ -575,6 +575,26 @@ def test_an_8_bit_export_answers_nearly_the_same(model, network, onnx, faces, tm
     with pytest.raises(ValueError, match="'onyx'"):
         prediction.export(model, to="onyx")
     assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
+
+
+@pytest.mark.slow
+def test_8_bits_cost_the_shipped_model_at_most_half_a_point(fer2013, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    if "compact" not in models.shipped():
+        pytest.skip("no model is shipped yet")
+    data = cleaning.prepare(fer2013, cache=tmp_path)
+    val, train = data.of("val"), data.of("train").sample(500)
+    exact = prediction.export("compact", tmp_path / "exact.onnx")
+    small = prediction.export(
+        "compact", tmp_path / "small.onnx", int8=True, calibration=train.images
+    )
+    images, names = np.asarray(val.images), np.array(EMOTIONS)[val.labels]
+    exact, small = (
+        (prediction.predict(images, model=path).to_frame().emotion == names).mean()
+        for path in (exact, small)
+    )
+    assert small >= exact - 0.005, f"{exact:.2%} in 32 bits, {small:.2%} in 8"
 
 
 def test_without_the_extra_an_export_names_it_and_keras_predicts(model, face, no_extra, tmp_path):

@@ -226,6 +226,8 @@ def test_two_runs_side_by_side(project):
     assert table.loc["01_first factor"].iloc[1] == 7
     with pytest.raises(FileNotFoundError, match="no run"):
         suite.compare(runs / "smoke", runs / "none")
+    with pytest.raises(ValueError, match="name two"):
+        suite.compare("smoke", "smoke")
 
 
 def test_key_follows_code_parameters_and_modules(project, monkeypatch, tmp_path):
