@@ -44,6 +44,7 @@ def run(args):
     for column in ("accuracy", "low", "high"):
         table[column] = table[column].map("{:.1%}".format, na_action="ignore")
     print(f"\n{table.to_string(index=False, na_rep='')}" if len(table) else "\nNo results.")
+    print(f"{suite.ON_VAL}\n" if "val" in set(table["split"]) else "", end="")
     print(f"{suite.DRAWN}\n" if made["data"]["is_drawn"] else "")
     print(f"Report:    {made['folder']}/report.html\nNotebooks: {made['folder']}/*.ipynb")
     if made["problem"]:

@@ -23,6 +23,8 @@ layers = keras.layers
 
 SIDE = 48
 PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
+_NEWER = dict.fromkeys(("input_axes", "output_axes", "quantization_config", "renorm_clipping"))
+_NEWER |= {"renorm": False, "renorm_momentum": 0.99}
 _CARD, _SEEN = "ferlib/card.json", "ferlib/seen.npy"
 
 
@@ -150,7 +152,7 @@ picture is the same in RGB and BGR. "none": 0 to 255, the backbone does the rest
 
 
 def transfer(
-    backbone, *, weights="", size=96, preprocessing="", trained="head", dropout=0.3
+    backbone, *, weights="", size=96, preprocessing="", trained="head", dropout=0.5
 ) -> keras.Model:
     """Builds a classifier of grey 48x48 pictures on a network of keras.applications.
 
@@ -306,8 +308,7 @@ def save(model: keras.Model, path, *, card: dict | None = None, seen=None, half=
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
         whole = pathlib.Path(folder) / "model.keras"
         model.save(whole)
-        if half:
-            whole = _halve(whole)
+        whole = _copy(whole, half)
         with zipfile.ZipFile(whole, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(_CARD, json.dumps(card or {}, indent=1))
             if seen is not None:
@@ -318,15 +319,17 @@ def save(model: keras.Model, path, *, card: dict | None = None, seen=None, half=
     return path
 
 
-def _halve(path):
-    """Copies a `.keras` file with its weights cast to float16."""
+def _copy(path, half):
+    """Copies a `.keras` file so that older Keras can read it, or with weights cast to float16."""
     import h5py
 
-    out = path.with_name("half.keras")
+    out = path.with_name("copy.keras")
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
         for member in old.namelist():
             data = old.read(member)
-            if member.endswith(".h5"):
+            if member == "config.json":
+                data = json.dumps(json.loads(data, object_hook=_known)).encode()
+            elif half and member.endswith(".h5"):
                 buffer = io.BytesIO()
                 with h5py.File(io.BytesIO(data)) as source, h5py.File(buffer, "w") as copy:
                     source.visititems(lambda name, item: _copy_half(copy, name, item))
@@ -335,6 +338,11 @@ def _halve(path):
                 data = buffer.getvalue()
             new.writestr(member, data)
     return out
+
+
+def _known(config):
+    """Drops options that Keras 3.11 does not know, where they are at their defaults."""
+    return {k: v for k, v in config.items() if k not in _NEWER or v != _NEWER[k]}
 
 
 def _copy_half(copy, name, item):

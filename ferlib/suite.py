@@ -28,6 +28,7 @@ PROFILES = {"smoke": 700, "quick": None, "full": None}
 
 PACKAGE = Path(__file__).resolve().parent
 VERSIONED = ("ferlib", "tensorflow", "keras", "keras-tuner", "numpy", "pandas", "scikit-learn")
+ON_VAL = "Choices were made on val: on new pictures, expect less than what it says there."
 DRAWN = "DRAWN FACES stand in for the data: the results say nothing about people."
 OF_A_RUN = ("profile", "data", "out")
 _TYPES = {"str": str, "int": int, "float": float}
@@ -211,7 +212,9 @@ class Stage:
             print("Model: compact as shipped with ferlib, as this run has none.")
             return "compact"
         print("Model: a small one, trained here, as this run has none.")
-        recipe = training.Recipe(model="tiny", epochs=5, augmentation=None, seed=self.seed)
+        recipe = training.Recipe(
+            model="tiny", epochs=8, batch_size=16, augmentation=None, seed=self.seed
+        )
         training.train(recipe, self.data, self.out / "tiny", overwrite=True)
         return self.out / "tiny" / "model.keras"
 
@@ -568,5 +571,6 @@ def _report(manifest, folder):
     page = (PACKAGE / "report.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True).from_string(page)
     rows, drawn = results(folder).to_dict("records"), DRAWN * manifest["data"]["is_drawn"]
-    text = template.render(run=manifest, name=folder.name, rows=rows, drawn=drawn)
+    about = {"run": manifest, "name": folder.name, "rows": rows, "drawn": drawn, "on_val": ON_VAL}
+    text = template.render(about)
     (folder / "report.html").write_text(text, encoding="utf-8")

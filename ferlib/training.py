@@ -153,7 +153,7 @@ RECIPES = {
         model="transfer",
         options={"backbone": "MobileNet", "weights": "imagenet"},
         epochs=30,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         augmentation=None,
     ),
     "fine_tuned": Recipe(

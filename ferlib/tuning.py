@@ -11,11 +11,14 @@ import pathlib
 import shutil
 import time
 
-import keras
-import keras_tuner
 import numpy as np
+
+# isort: off
+from ferlib.backend import keras  # before keras_tuner, which would start TensorFlow aloud
+import keras_tuner
 from keras_tuner import oracles
 from keras_tuner.engine.base_tuner import BaseTuner
+# isort: on
 
 from ferlib import training
 from ferlib.batches import Augmentation

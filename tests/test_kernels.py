@@ -82,7 +82,8 @@ def test_metadata(tmp_path, monkeypatch, capsys):
     meta = json.loads((tmp_path / "kernel-metadata.json").read_text())
     assert meta["id"] == f"{kernels.NOBODY}/ferlib-03-cnn-training"
     assert meta["enable_gpu"] and meta["is_private"] and not meta["enable_internet"]
-    assert meta["dataset_sources"] == ["deadskull7/fer2013"]
+    weights = [f"{kernels.NOBODY}/{kernels.WEIGHTS}"] * (tmp_path / kernels.WEIGHTS).exists()
+    assert meta["dataset_sources"] == ["deadskull7/fer2013", *weights]
     arguments = ["kernel", "01", "--for", "kaggle", "--out", str(tmp_path), "--user", "someone"]
     assert main(arguments) == 0
     assert kernels.NOBODY not in capsys.readouterr().out

@@ -85,6 +85,7 @@ def test_run_in_order_then_left_out_then_only_dependants(project, capsys):
     assert made["stages"]["01_first"]["parameters"] == {"profile": "smoke", "seed": 0}
 
     page = (folder / "report.html").read_text()
+    assert suite.ON_VAL in page
     assert "DRAWN FACES" in page and "20.0 %" in page and "10.0–90.0 %" in page
     assert 'href="02_second.ipynb"' in page and str(project) not in page
     row = suite.results(folder).iloc[0]
