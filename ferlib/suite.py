@@ -372,6 +372,7 @@ def _execute(path, executed, parameters, timeout):
     left = (lambda cell: max(1, int(end - time.monotonic()))) if timeout else None
     options = {"cwd": path.parent, "progress_bar": False, "stdout_file": _Lines()}
     options |= {"timeout_func": left, "extra_arguments": ["--log-level=CRITICAL"]}
+    options["start_timeout"] = 600  # a busy machine takes its time
     try:
         papermill.execute_notebook(path, executed, parameters, **options)
     except Exception as error:

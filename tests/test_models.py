@@ -62,6 +62,14 @@ def test_half_weights_take_half_the_space_and_answer_almost_alike(faces, tmp_pat
     assert models.load(half).get_layer("logits").kernel.dtype == "float32"
 
 
+def test_a_saved_model_asks_for_nothing_that_older_keras_lacks(tmp_path):
+    path = models.save(models.build("compact"), tmp_path / "model.keras")
+    text = zipfile.ZipFile(path).read("config.json").decode()
+    for option in ("input_axes", "renorm", "quantization_config"):
+        assert option not in text
+    assert '"momentum": 0.9' in text
+
+
 def test_a_file_from_elsewhere_has_no_card(tiny, tmp_path):
     tiny.save(tmp_path / "m.keras")
     assert models.read_card(tmp_path / "m.keras") == {}
