@@ -596,7 +596,8 @@ def trials(table, *, noise=None, ax=None, title=None):
         The Axes.
     """
     ax = _axes(ax, title=title)
-    ax.step(table.number, table.score.cummax(), where="post", color="#333333", label="best so far")
+    best = table.score.cummax().ffill()
+    ax.step(table.number, best, where="post", color="#333333", label="best so far")
     ax.plot(table.number, table.score, "o", color="#2f6db5", label="trial")
     if noise is not None:
         ax.axhspan(min(noise), max(noise), color="#7a7a7a", alpha=0.3, label="seeds of one setting")
