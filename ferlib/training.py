@@ -467,6 +467,6 @@ def _write(path, text):
     """Writes a file whole or not at all."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(text)
     os.replace(unfinished, path)
