@@ -79,10 +79,11 @@ def pack(notebook, *, to: str = "kaggle", out, user: str | None = None) -> Path:
     used = suite._code(made)
     parts = {"version": ferlib.__version__, "places": _PLACES, "weights": WEIGHTS}
     parts["install"] = _INSTALL if "tuning" in used else ""
-    models = sorted(PACKAGE.glob("pretrained/*.keras"), key=lambda path: path.stat().st_size)
-    apart = []
+    apart, models = [], []
+    if any("stage.model(" in cell.source for cell in cells):  # it may take a shipped one
+        models = sorted(PACKAGE.glob("pretrained/*.keras"), key=lambda path: path.stat().st_size)
     while True:
-        cells[0].source = _BOOTSTRAP.format(packed=_zip(apart), **parts)
+        cells[0].source = _BOOTSTRAP.format(packed=_zip(models), **parts)
         size = len(json.dumps(made))  # as Kaggle's own program sends it
         if size <= LIMITS[to]:
             break
@@ -126,14 +127,13 @@ def _find(notebook):
     return path
 
 
-def _zip(apart):
-    """Gives the package but for some of its files, zipped, in base64."""
+def _zip(models):
+    """Gives the package with some of its models, zipped, in base64."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.mkdir("ferlib/pretrained")
-        for path in sorted(path for path in PACKAGE.rglob("*") if path not in apart):
-            if path.is_file() and "__pycache__" not in path.parts:
-                archive.write(path, Path("ferlib", path.relative_to(PACKAGE)))
+        for path in [*sorted(PACKAGE.rglob("*.py")), *PACKAGE.glob("*.html"), *models]:
+            archive.write(path, Path("ferlib", path.relative_to(PACKAGE)))
     return base64.b64encode(packed.getvalue()).decode()
 
 

@@ -141,7 +141,7 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESSING = {
     "none": (1.0, 0.0),
     "tf": (1 / 127.5, -1.0),
-    "caffe": (1.0, [-103.939, -116.779, -123.68]),
+    "caffe": ([1.0] * 3, [-103.939, -116.779, -123.68]),
     "torch": (
         [1 / (255 * std) for std in _IMAGENET_STD],
         [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)],

@@ -49,6 +49,10 @@ class Recipe:
         ema: Momentum of the moving average of the weights, a step; 0 for none. The average is
             what is validated and saved.
         ferplus_weight: Share of FER+'s votes in the targets.
+        teachers: Trained models (`.keras` files or shipped names) whose mean answer to each
+            training picture and its mirror image is part of the target (distillation, Hinton et
+            al. 2015, arXiv:1503.02531).
+        teacher_weight: Their share of the target.
         class_weights: Whether rare labels weigh more.
         seed: Seed of weights, order, augmentation, mixup and dropout.
         precision: Keras's dtype policy in training, such as "mixed_bfloat16". What is saved
@@ -70,6 +74,8 @@ class Recipe:
     mixup: float = 0.0
     ema: float = 0.0
     ferplus_weight: float = 0.0
+    teachers: tuple[str, ...] = ()
+    teacher_weight: float = 0.5
     class_weights: bool = False
     seed: int = 0
     precision: str = "float32"
@@ -77,6 +83,7 @@ class Recipe:
     def __post_init__(self):
         if isinstance(self.augmentation, dict):
             object.__setattr__(self, "augmentation", Augmentation(**self.augmentation))
+        object.__setattr__(self, "teachers", tuple(self.teachers))
         allowed = {
             "model": (self.model in models.BUILDERS, f"one of {', '.join(models.BUILDERS)}"),
             "optimizer": (self.optimizer in ("adam", "adamw", "sgd"), "adam, adamw or sgd"),
@@ -87,6 +94,7 @@ class Recipe:
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 or more, under 1"),
             "ema": (0 <= self.ema < 1, "0 or more, under 1"),
             "ferplus_weight": (0 <= self.ferplus_weight <= 1, "0 to 1"),
+            "teacher_weight": (0 <= self.teacher_weight <= 1, "0 to 1"),
         }
         for name, (fits, what) in allowed.items():
             if not fits:
@@ -135,10 +143,12 @@ RECIPES = {
         augmentation=None,
     ),
     "compact": Recipe(
-        epochs=60,
+        options={"dropout": 0.4},
+        epochs=80,
         learning_rate=3e-3,
         weight_decay=0.05,
-        augmentation=Augmentation(shift=0.08, rotation=12, zoom=0.12, contrast=0.0, erase=0.3),
+        augmentation=Augmentation(shift=0.1, rotation=15, zoom=0.2, contrast=0.0, erase=0.4),
+        mixup=0.2,
         ema=0.998,
     ),
     "compact_quick": Recipe(
@@ -147,7 +157,7 @@ RECIPES = {
         batch_size=64,
         weight_decay=0.02,
         label_smoothing=0.0,
-        augmentation=Augmentation(shift=0.04, rotation=0, zoom=0, contrast=0.0),
+        augmentation=Augmentation(shift=0.04, rotation=0, zoom=0, contrast=0.0, sharp=1.0),
     ),
     "frozen": Recipe(
         model="transfer",
@@ -229,7 +239,7 @@ def train(
         inputs = [_features(body, x, recipe, out, verbose) for x in inputs]
     feed = batches.Batches(
         inputs[0],
-        batches.targets(pictures.labels, pictures.votes, ferplus_weight=recipe.ferplus_weight),
+        _targets(pictures, recipe),
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         mixup=recipe.mixup,
@@ -256,9 +266,9 @@ def train(
 def _claim(out, recipe, data, overwrite):
     """Makes `out` the folder of this recipe on this data."""
     identity = {"recipe": dataclasses.asdict(recipe), "data": data.fingerprint}
-    if recipe.init:
-        content = models.find(recipe.init).read_bytes()
-        identity["content of init"] = hashlib.sha256(content).hexdigest()[:16]
+    for name in _borrowed(recipe):
+        content = models.find(name).read_bytes()
+        identity[f"content of {name}"] = hashlib.sha256(content).hexdigest()[:16]
     identity = json.loads(json.dumps(identity))
     path = out / "state" / "identity.json"
     if path.exists():
@@ -280,6 +290,27 @@ def _claim(out, recipe, data, overwrite):
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe.to_json(out / "recipe.json")
     _write(path, json.dumps(identity))
+
+
+def _borrowed(recipe):
+    """Names the trained models that a recipe builds on."""
+    return [recipe.init] * bool(recipe.init) + list(recipe.teachers)
+
+
+def _targets(pictures, recipe):
+    """Gives what the training pictures are to be answered with: float32 [N, 7]."""
+    wanted = batches.targets(pictures.labels, pictures.votes, ferplus_weight=recipe.ferplus_weight)
+    if not recipe.teachers:
+        return wanted
+    images = np.asarray(pictures.images)[..., None]
+    teachers = [models.load(name) for name in recipe.teachers]
+    answers = [
+        teacher.predict(view, batch_size=256, verbose=0)
+        for teacher in teachers
+        for view in (images, images[:, :, ::-1])
+    ]
+    taught = np.mean(answers, axis=0, dtype="float32")
+    return (1 - recipe.teacher_weight) * wanted + recipe.teacher_weight * taught
 
 
 def _make_deterministic():
@@ -452,9 +483,9 @@ def _finish(model, recipe, data, out, history):
         "hardware": f"{platform.machine()}, {os.cpu_count()} CPU cores",
         "date": datetime.date.today().isoformat(),
     }
-    if recipe.init:
-        card["init"] = models.read_card(recipe.init)
-        before = models.read_seen(recipe.init)
+    for name in _borrowed(recipe):
+        card.setdefault("built on", {})[str(name)] = models.read_card(name)
+        before = models.read_seen(name)
         seen = seen if before is None else np.union1d(seen, before)
     _write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     models.save(model, out / "model.keras", card=card, seen=seen)

@@ -62,7 +62,8 @@ def compact_space(hp, base: Recipe) -> Recipe:
     smoothing = hp.Float("label_smoothing", 0.0, 0.2, step=0.05)
     strength = hp.Float("augmentation", 0.0, 2.0, step=0.5)
     mild = base.augmentation or Augmentation()
-    scaled = {k: v * strength for k, v in dataclasses.asdict(mild).items() if k != "flip"}
+    fixed = ("flip", "sharp")
+    scaled = {k: v * strength for k, v in dataclasses.asdict(mild).items() if k not in fixed}
     return base.replace(
         model="compact",
         options=base.options | options,

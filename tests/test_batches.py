@@ -1,5 +1,7 @@
 """Augmentation, targets, class weights and the order of batches."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from ferlib import batches
 from ferlib.batches import Augmentation
 
 NOTHING = Augmentation(
-    flip=False, shift=0, rotation=0, zoom=0, brightness=0, contrast=0, erase=0
+    flip=False, shift=0, rotation=0, zoom=0, brightness=0, contrast=0, erase=0, sharp=0
 )  # fmt: skip
 
 
@@ -35,6 +37,20 @@ def test_shift_moves_a_dot_no_farther_than_asked():
     rows, columns = zip(*(np.unravel_index(m.argmax(), m.shape) for m in moved), strict=True)
     farthest = max(np.abs(np.array(rows) - 24).max(), np.abs(np.array(columns) - 24).max())
     assert farthest == 5  # 0.1 of 48 pixels, rounded
+
+
+def test_sharp_pictures_are_only_moved_by_whole_pixels(faces):
+    images = np.random.default_rng(0).integers(0, 256, (60, 48, 48), "uint8")
+    strong = change(shift=0.1, rotation=20, zoom=0.2)
+    for share in (1.0, 0.5):
+        changed = batches.augment(images, dataclasses.replace(strong, sharp=share), seed=0)
+        moves = [(dy, dx) for dy in range(-5, 6) for dx in range(-5, 6)]
+        inner = np.s_[6:42, 6:42]
+        exact = sum(
+            any((np.roll(old, move, (0, 1))[inner] == new[inner]).all() for move in moves)
+            for old, new in zip(images, changed, strict=True)
+        )
+        assert exact == 60 if share == 1 else 20 < exact < 40
 
 
 def test_rotation_by_half_a_turn_stays_within_half_a_turn():

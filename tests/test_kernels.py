@@ -73,6 +73,8 @@ def test_a_folder_that_kaggle_takes(notebook, tmp_path):
     cells = [[c.source for c in nb.cells if c.cell_type == "code"] for nb in (made, source)]
     assert cells[0][1:] == cells[1][1:]
     assert "git+https" not in cells[0][0] and str(ROOT) not in path.read_text()
+    uses_a_model = any("stage.model(" in source for source in cells[0])
+    assert (tmp_path / "ferlib-weights").exists() == uses_a_model
 
 
 def test_metadata(tmp_path, monkeypatch, capsys):
@@ -241,7 +243,7 @@ def test_runs_on_kaggle_with_the_internet_off(host):
 
 def test_finds_the_models_that_lie_in_a_data_set(host, with_models, tmp_path):
     code = "import pathlib\nprint(sorted(p.name for p in pathlib.Path(ferlib.__file__).parent"
-    code += ".glob('pretrained/*.keras')))"
+    code += ".glob('pretrained/*.keras')))  # as stage.model() does"
     cells = [nbformat.v4.new_code_cell(source) for source in ("import ferlib", code)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -119,6 +120,42 @@ def test_a_killed_training_ends_as_if_it_had_not_been_killed(tmp_path):
         np.testing.assert_array_equal(left, right)
     histories = [pd.read_csv(tmp_path / name / "history.csv") for name in ("whole", "killed")]
     pd.testing.assert_frame_equal(*(h.drop(columns="seconds") for h in histories))
+
+
+@pytest.mark.slow
+def test_killed_at_five_random_moments_it_ends_with_the_same_weights(tmp_path):
+    recipe = SMALL.replace(epochs=12, mixup=0.2, augmentation=training.Augmentation(erase=0.3))
+    recipe.to_json(tmp_path / "recipe.json")
+    assert start(tmp_path / "recipe.json", tmp_path / "whole").wait() == 0
+    chance = random.Random()
+    for _ in range(5):
+        killed = start(tmp_path / "recipe.json", tmp_path / "killed")
+        for _ in range(chance.randint(0, 2)):  # after so many lines, and then some
+            killed.stdout.readline()
+        time.sleep(chance.uniform(0, 0.5))
+        killed.kill()
+        killed.communicate()
+    again = start(tmp_path / "recipe.json", tmp_path / "killed")
+    printed, _ = again.communicate()
+    assert again.returncode == 0 and "going on after epoch" in printed
+    a, b = (weights(tmp_path / name / "model.keras") for name in ("whole", "killed"))
+    for left, right in zip(a, b, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
+    teacher = str(trained / "model.keras")
+    recipe = SMALL.replace(
+        epochs=25, augmentation=None, label_smoothing=0, teachers=[teacher], teacher_weight=1.0
+    )
+    student = training.train(recipe, data, tmp_path / "student", verbose=False)
+    images = data.of("train").images[..., None]
+    views = [models.load(teacher).predict(x, verbose=0) for x in (images, images[:, :, ::-1])]
+    taught, learned = np.mean(views, axis=0), student.predict(images, verbose=0)
+    assert np.abs(learned - taught).mean() < 0.05
+    assert models.read_card(tmp_path / "student/model.keras")["built on"][teacher]["recipe"]
+    with pytest.raises(FileNotFoundError, match="No model 'nobody'"):
+        training.train(SMALL.replace(teachers=["nobody"]), data, tmp_path / "other")
 
 
 def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):

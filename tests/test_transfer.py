@@ -130,7 +130,8 @@ def test_a_tuned_model_knows_the_pictures_of_the_model_it_began_with(few, frozen
     seen = models.read_seen(tmp_path / "model.keras")
     assert np.isin(models.read_seen(frozen / "model.keras"), seen).all()
     assert len(seen) == len(others.of("train")) + len(few.of("train"))
-    assert models.read_card(tmp_path / "model.keras")["init"]["recipe"]["model"] == "transfer"
+    (before,) = models.read_card(tmp_path / "model.keras")["built on"].values()
+    assert before["recipe"]["model"] == "transfer"
 
 
 def test_a_changed_first_model_is_another_training(few, frozen, tmp_path):
