@@ -16,6 +16,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT
+from PIL import Image
+
+from ferlib import drawn
+from ferlib.labels import EMOTIONS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLAGS = (
@@ -158,6 +162,23 @@ def test_run_all(name, lab, page, screenshots):
         assert out.get("name") != "stderr", f"{cell.source}\n{out.text[:1000]}"
     assert any("image/png" in out.get("data", {}) for _, out in outputs), "no figure"
     assert not overflowing, f"wider than the page: {overflowing}"
+    if "upload" in cells[-2].source:
+        upload(page, folder, screenshots)
+
+
+def upload(page, folder, screenshots):
+    """Gives a face to the upload button of the notebook, and waits for what it says."""
+    face = folder.parent / "face.png"
+    Image.fromarray(drawn.draw(21, seed=1).images[0]).save(face)
+    with page.expect_file_chooser() as chooser:
+        page.click("button.jupyter-widgets.widget-upload")
+    chooser.value.set_files(face)
+    answer = page.locator(".jupyter-widgets.widget-output")
+    answer.locator("img").wait_for()
+    answer.locator("table").wait_for()
+    answer.scroll_into_view_if_needed()
+    answer.screenshot(path=screenshots / "upload.png")
+    assert set(EMOTIONS) <= set(answer.locator("th").all_inner_texts())
 
 
 def test_contents_and_links(lab, page, screenshots):
