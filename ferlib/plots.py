@@ -21,6 +21,11 @@ def _axes(ax=None, *, size=(6.4, 4.0), title=None):
     return ax
 
 
+def _ends(value, low, high):
+    """Gives the two parts of error bars; rounding may put an end on the wrong side of its value."""
+    return np.maximum([value - low, high - value], 0)
+
+
 # ---- the data ----------------------------------------------------------------------------
 
 
@@ -299,7 +304,7 @@ def estimates(table, *, ax=None, title=None):
     models = list(dict.fromkeys(table["model"]))
     ax = _axes(ax, size=(6.4, 1.2 + 0.5 * len(models)), title=title)
     for shift, (pictures, rows) in zip((0.12, -0.12), table.groupby("pictures"), strict=False):
-        ends = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
+        ends = _ends(rows["value"], rows["low"], rows["high"])
         at = np.array([models.index(model) for model in rows["model"]]) - shift
         colour, marker = {"all": ("#333333", "o")}.get(pictures, ("#2f6db5", "s"))
         ax.errorbar(
@@ -327,7 +332,7 @@ def per_class(table, *, score="recall", ax=None, title=None):
     """
     ax = _axes(ax, title=title or score)
     at, value = np.arange(len(table)), table[score]
-    ends = [value - table[f"{score}_low"], table[f"{score}_high"] - value]
+    ends = _ends(value, table[f"{score}_low"], table[f"{score}_high"])
     ax.bar(at, value, color=[PALETTE[name] for name in table.index])
     ax.errorbar(at, value, yerr=ends, fmt="none", color="black", capsize=3)
     ax.set(ylim=(0, 1), xlim=(-0.6, len(table) - 0.4), ylabel=score)
@@ -426,7 +431,7 @@ def accuracy_by(table, *, overall=None, ax=None, title=None):
         The Axes.
     """
     ax = _axes(ax, size=(4, 3.4), title=title)
-    ends = [table["accuracy"] - table["low"], table["high"] - table["accuracy"]]
+    ends = _ends(table["accuracy"], table["low"], table["high"])
     ax.errorbar(table.index, table["accuracy"], yerr=ends, marker="o", color="#333333", capsize=3)
     if overall is not None:
         ax.axhline(overall, linestyle=":", color="grey")
@@ -677,7 +682,7 @@ def accuracy_against_cost(table, *, cost="ms_per_picture", ax=None, title=None):
     """
     ax = _axes(ax, size=(7.5, 4.5), title=title)
     table = table.dropna(subset=[cost, "accuracy"])
-    ends = [table.accuracy - table.low, table.high - table.accuracy]
+    ends = _ends(table.accuracy, table.low, table.high)
     ax.errorbar(table[cost], table.accuracy, yerr=ends, fmt="o", color="#2f6db5", capsize=3)
     for name, row in table.iterrows():
         ax.annotate(name, (row[cost], row.accuracy), (6, 4), textcoords="offset points", fontsize=8)

@@ -17,7 +17,7 @@ import papermill
 import pytest
 from conftest import ROOT
 
-from ferlib import suite
+from ferlib import cleaning, suite, training
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
@@ -174,6 +174,22 @@ def test_all_seven_in_quick_on_drawn_faces(project):
 def test_alone_with_no_run_before_it(project, name):
     made = suite.run("smoke", "drawn:700", only=(name,), project=project)
     assert made["status"] == "done", made["stages"][name]["problem"]
+
+
+@pytest.mark.slow
+def test_error_analysis_of_a_model_without_mistakes(project):
+    data = "drawn:140"
+    recipe = training.Recipe(
+        model="tiny", epochs=40, batch_size=16, augmentation=None, label_smoothing=0
+    )
+    training.train(recipe, cleaning.prepare(data), project / "perfect", verbose=False)
+    file, out = project / "perfect/model.keras", project / "out"
+    given = dict(profile="smoke", data=data, models=str(file), split="train", out=str(out))
+    with_kernel = dict(cwd=project / "notebooks", progress_bar=False, start_timeout=600)
+    papermill.execute_notebook(NOTEBOOKS["06_error_analysis"], None, given, **with_kernel)
+    answers = json.loads((out / "metrics.json").read_text())
+    assert answers["models"]["perfect"]["metrics"]["accuracy"]["value"] == pytest.approx(1)
+    assert answers["confused_pairs"] == []
 
 
 @pytest.mark.slow
