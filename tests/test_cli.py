@@ -5,11 +5,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from PIL import Image
 from test_suite import write
 
+from ferlib import cleaning
 from ferlib.__main__ import main, parser
 
 
@@ -117,3 +119,17 @@ def test_the_module_is_the_program():
     )
     assert told.returncode == 1
     assert told.stderr.startswith("ferlib: nothing is no run") and told.stderr.count("\n") == 1
+
+
+def test_evaluate_counts_what_a_shipped_model_was_trained_on(fer2013, capsys, tmp_path):
+    rows = pd.read_csv(fer2013, skiprows=lambda row: row % 30, usecols=[0, 1, 2])
+    rows.columns = ["emotion", "pixels", "Usage"]
+    shuffled = rows.sample(frac=1, random_state=0)
+    shuffled[["emotion", "pixels"]].to_csv(tmp_path / "re-shared.csv", index=False)
+    training = set(rows.pixels[rows.Usage == "Training"])
+    told = answer(capsys, "evaluate", "compact", "--data", tmp_path / "re-shared.csv")
+    held_out = cleaning.prepare(tmp_path / "re-shared.csv").of(told["split"])
+    pixels = [" ".join(map(str, image.ravel())) for image in held_out.images]
+    known = sum(picture in training for picture in pixels)
+    assert told["pictures"] == len(held_out) and 0.7 * len(held_out) < known < len(held_out)
+    assert known <= told["seen"] <= known + 0.03 * len(held_out)  # copies in the rows left out

@@ -1,0 +1,74 @@
+"""Takes one thing at a time from compact's recipe, or adds one: what pays, and what does not?
+
+    python tests/benchmarks/bench_ablations.py [SOURCE] --out DIR [--epochs 15] [--seeds 3]
+        [--only "mixup,EMA"]
+
+All recipes are trained with the same seeds, data and epochs, a schedule shorter than the shipped
+one. A run that was stopped goes on, and the table (also in DIR/ablations.csv) holds what is there.
+Accuracies are on val; choices are made on them.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from ferlib import cleaning, training
+
+BASE = training.RECIPES["compact"]
+
+
+def change(**fields):
+    return {"augmentation": dataclasses.replace(BASE.augmentation, **fields)}
+
+
+VARIATIONS = {
+    "as shipped": {},
+    "no augmentation": {"augmentation": None},
+    "flips alone": change(shift=0, rotation=0, zoom=0, erase=0),
+    "all pictures interpolated": change(sharp=0.0),
+    "no random erasing": change(erase=0.0),
+    "contrast and brightness": change(contrast=0.3, brightness=0.1),
+    "no label smoothing": {"label_smoothing": 0.0},
+    "no mixup": {"mixup": 0.0},
+    "stronger mixup": {"mixup": 0.8},
+    "no EMA": {"ema": 0.0},
+    "no dropout": {"options": BASE.options | {"dropout": 0.0}},
+    "no squeeze-and-excitation": {"options": BASE.options | {"squeeze": False}},
+    "whole picture, no crop": {"options": BASE.options | {"crop": 48}},
+    "SGD with Nesterov": {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4},
+    "class weights": {"class_weights": True},
+    "FER+ votes, 0.3 of the target": {"ferplus_weight": 0.3},
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", nargs="?", help="without it, what ferlib finds")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the trainings")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", default="", help="some of the variations, with commas between")
+    args = parser.parse_args()
+    data = cleaning.prepare(args.source)
+    names = [name.strip() for name in args.only.split(",") if name] or list(VARIATIONS)
+    rows = []
+    for seed in range(args.seeds):
+        for name in names:
+            recipe = BASE.replace(**VARIATIONS[name], epochs=args.epochs, seed=seed)
+            folder = args.out / name.replace(" ", "_") / str(seed)
+            print(f"{name}, seed {seed}", flush=True)
+            training.train(recipe, data, folder, verbose=False)
+            made = json.loads((folder / "metrics.json").read_text())
+            rows.append({"variation": name, "seed": seed} | made)
+            table = pd.DataFrame(rows).groupby("variation", sort=False).val_accuracy
+            table = table.agg(["mean", "std", "count"]).sort_values("mean", ascending=False)
+            table["against shipped"] = table["mean"] - table["mean"].get("as shipped", float("nan"))
+            table.to_csv(args.out / "ablations.csv")
+    print(f"\nval accuracy of {data.title} after {args.epochs} epochs\n{table.round(4)}")
+
+
+if __name__ == "__main__":
+    main()
