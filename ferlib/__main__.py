@@ -81,7 +81,11 @@ def evaluate(args):
     faces = cleaning.prepare(args.data)
     report = evaluation.evaluate(args.model, faces, split=args.split, tta=args.tta)
     print(report)
-    return report.to_dict()
+    if args.labels == "fer2013":
+        return report.to_dict()
+    told = evaluation.ferplus_accuracy(report)
+    print("against FER+'s majority:", ", ".join(f"{key} {value}" for key, value in told.items()))
+    return report.to_dict() | {"ferplus": evaluation.plain(told)}
 
 
 def predict(args):
@@ -182,6 +186,8 @@ def parser() -> argparse.ArgumentParser:
     add("--split", choices=["train", "val", "test"], help="test where there is one, else val")
     add("--tta", nargs="?", const="flip", default="none", choices=["none", "flip", "ten"],
         help="average the answers to changed pictures")  # fmt: skip
+    add("--labels", choices=["fer2013", "ferplus"], default="fer2013",
+        help="ferplus: also the accuracy against FER+'s majority labels")  # fmt: skip
 
     add = command(predict)
     add("picture", nargs="+", metavar="PICTURE|FOLDER")

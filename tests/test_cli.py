@@ -133,3 +133,12 @@ def test_evaluate_counts_what_a_shipped_model_was_trained_on(fer2013, capsys, tm
     known = sum(picture in training for picture in pixels)
     assert told["pictures"] == len(held_out) and 0.7 * len(held_out) < known < len(held_out)
     assert known <= told["seen"] <= known + 0.03 * len(held_out)  # copies in the rows left out
+
+
+def test_evaluate_against_ferplus(fer2013, capsys):
+    if not (fer2013.parent / "fer2013new.csv").is_file():
+        pytest.skip("no FER+ votes: put fer2013new.csv beside fer2013.csv")
+    told = answer(capsys, "evaluate", "compact", "--data", fer2013, "--labels", "ferplus")
+    against = told["ferplus"]
+    assert against["pictures"] + against["left_out"] == told["pictures"]
+    assert against["accuracy"]["value"] > told["metrics"]["accuracy"]["value"] - 0.05

@@ -223,6 +223,25 @@ def test_picture_table_and_its_groups(val):
     assert set(evaluation.accuracy_by(table, "label").index) == set(EMOTIONS)
 
 
+def test_ferplus_accuracy_by_hand(val):
+    data = val.select(np.arange(7))
+    data = replace(data, labels=np.array([6, 3, 4, 0, 2, 1, 5]), votes=np.zeros((7, 10), "float32"))
+    data.votes[0, [0, 3]] = 9, 1  # neutral; right
+    data.votes[1, [1, 2]] = 4, 6  # surprise; wrong
+    data.votes[2, [3, 4]] = 5, 5  # no majority
+    data.votes[3, [4, 0, 1, 2, 3]] = 6, 1, 1, 1, 1  # anger, the single votes struck out; right
+    data.votes[4, [7, 0]] = 8, 2  # contempt: wrong
+    data.votes[5, 9] = 10  # no face
+    data.votes[6, [2, 0, 1, 3]] = 4, 1, 3, 2  # surprise has 4 of 9: no majority
+    told = evaluation.ferplus_accuracy(evaluation.report_on(always(data), data, "x", resamples=20))
+    assert told["accuracy"].value == 0.5 and told["accuracy"].low < 0.5 < told["accuracy"].high
+    assert (told["pictures"], told["left_out"], told["contempt"]) == (4, 3, 1)
+    with pytest.raises(ValueError, match="put fer2013new.csv beside"):
+        evaluation.ferplus_accuracy(
+            evaluation.report_on(always(val), replace(val, votes=None), "x", resamples=20)
+        )
+
+
 def test_label_noise_by_hand(val):
     data = val.select(np.arange(4))
     data = replace(data, labels=np.array([6, 6, 3, 4]), votes=np.zeros((4, 10), "float32"))
