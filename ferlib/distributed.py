@@ -9,6 +9,7 @@ import os
 import pathlib
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -21,7 +22,8 @@ DEATHS = 5
 def run(command, out, *, workers: int, address: str = "", join: str = "") -> None:
     """Runs a search in several processes, until it ends.
 
-    A worker that dies is started again under its own id, so that the chief gives it the same trial.
+    A worker that dies is started again under its own id, so that the chief gives it the same trial;
+    one that is not needed any more ends where it called `tuning.tune`, and only the chief goes on.
     However this function or its process ends, the processes that it started end too. Workers share
     the cores of their machine evenly, unless $TF_NUM_INTRAOP_THREADS or $OMP_NUM_THREADS is set.
 
@@ -47,7 +49,7 @@ def run(command, out, *, workers: int, address: str = "", join: str = "") -> Non
         raise ValueError("A search needs 1 or more workers, and an address such as 10.0.0.5:8000.")
     machine = socket.gethostname().replace("chief", "") if join else "worker"
     names = [f"{machine}-{number}" for number in range(workers)]
-    lock = suite._hold(pathlib.Path(out) / "workers" / machine, wait=5)
+    held = suite._hold(pathlib.Path(out) / "workers" / machine, wait=5)
     if not join and _answers(host, port):
         raise RuntimeError(f"Something listens at {host}:{port} already; choose another port.")
     share = str(max(1, (os.cpu_count() or 1) // workers))
@@ -70,7 +72,7 @@ def run(command, out, *, workers: int, address: str = "", join: str = "") -> Non
             list(map(str, command)),
             env={**defaults, **os.environ, **ours, "KERASTUNER_TUNER_ID": name},
             stdin=subprocess.PIPE,
-            stdout=None if name == "chief" else subprocess.DEVNULL,
+            stdout=sys.stdout if name == "chief" else subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the supervisor alone
         )
 
@@ -82,6 +84,8 @@ def run(command, out, *, workers: int, address: str = "", join: str = "") -> Non
             start(name)
         while any(started[name].poll() != 0 for name in names):
             time.sleep(0.5)
+            if not join and started["chief"].poll() == 0:
+                break  # it waited until every worker knew that there is no more to do
             _await_chief(started.get("chief"), host, port, seconds=3)
             for name in (name for name in names if started[name].poll()):
                 mark = pathlib.Path(out) / "trials" / f"{name}.json"
@@ -106,7 +110,7 @@ def run(command, out, *, workers: int, address: str = "", join: str = "") -> Non
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        lock.release()
+        held.lock.release()
 
 
 def end_with_supervisor() -> None:
@@ -114,8 +118,13 @@ def end_with_supervisor() -> None:
 
     The supervisor holds the other end of the standard input, which closes however it ends.
     """
-    if os.environ.get("FERLIB_SUPERVISED"):
+    if is_supervised():
         threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+
+
+def is_supervised() -> bool:
+    """Says whether `run` started this process."""
+    return "FERLIB_SUPERVISED" in os.environ
 
 
 def _await_chief(chief, host, port, *, seconds):

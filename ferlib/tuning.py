@@ -163,6 +163,8 @@ def tune(
     tuner = _Tuner(oracle, directory=out, project_name="trials")
     tuner.job = data, base, space, epochs, seed
     tuner.search(verbose=0)
+    if _is_worker() and distributed.is_supervised():
+        os._exit(0)  # at once: the supervisor must see this before it sees the chief end
     return read_trials(out)
 
 
