@@ -87,6 +87,9 @@ def _tune_in_several(args):
     command = [sys.executable, "-m", "ferlib", "tune", *given]
     several = {"workers": args.workers, "address": args.address, "join": args.join}
     distributed.run(command, args.out, **several)
+    if args.join:
+        print(f"The search at {args.join} has no more work for this machine.")
+        return {"joined": args.join}
     table = pd.read_csv(os.path.join(args.out, "trials.csv")).fillna({"reason": ""})
     return json.loads(table.to_json(orient="records"))
 

@@ -407,6 +407,38 @@ def test_addresses(tmp_path):
             distributed.run([], tmp_path, workers=1, address=address)
 
 
+FORMULA = """
+import json, sys, time
+from ferlib import drawn, training, tuning
+def train(recipe, data, out, **_):
+    time.sleep(0.05 * recipe.epochs)
+    recipe.to_json(out / "recipe.json")
+    accuracy = 0.5 + 10 * recipe.learning_rate
+    (out / "metrics.json").write_text(json.dumps({"val_accuracy": accuracy}))
+training.train = train
+def space(hp, base):
+    return base.replace(learning_rate=hp.Float("learning_rate", 1e-4, 1e-2, sampling="log"))
+faces = drawn.draw(140, seed=1)
+table = tuning.tune(faces, sys.argv[1], method="hyperband", trials=0, epochs=9, space=space)
+print("ended", len(table))
+"""
+
+
+@pytest.mark.slow
+def test_hyperband_in_several_processes(tmp_path):
+    supervisor = supervise(tmp_path, FORMULA, workers=3)
+    told = supervisor.communicate(timeout=400)[0]
+    table = tuning.read_trials(tmp_path)
+    assert supervisor.returncode == 0 and f"ended {len(table)}" in told, told
+    assert list(table.number) == list(range(len(table))) and len(table) > 10
+    assert table.epochs.max() == 9 and (table.status == "completed").all()
+    marks = list((tmp_path / "trials").glob("worker-*.json"))
+    assert len(marks) == 3  # each worker ended a trial
+    for path in tmp_path.glob("trials/trial_*/recipe.json"):
+        init = json.loads(path.read_text())["init"]
+        assert not init or init.endswith("model.keras") and str(tmp_path) in init
+
+
 @pytest.mark.slow
 def test_tune_on_several_machines(tmp_path):
     address = f"127.0.0.1:{distributed._free_port()}"
@@ -415,9 +447,12 @@ def test_tune_on_several_machines(tmp_path):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     first = subprocess.Popen([*command, "--workers", "1", "--address", address], **pipes)
     other = subprocess.Popen([*command, "--workers", "1", "--join", address], **pipes)
+    answers = []
     for process in (first, other):
         answer, told = process.communicate(timeout=500)
         assert process.returncode == 0, told
-        assert [row["number"] for row in json.loads(answer)] == [0, 1, 2]
+        answers.append(json.loads(answer))
+    assert [row["number"] for row in answers[0]] == [0, 1, 2]
+    assert answers[1] == {"joined": address}
     started = [path.stem for path in (tmp_path / "trials").glob("*-0.json")]
     assert len(started) == 2 and "worker-0" in started
