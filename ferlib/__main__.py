@@ -85,8 +85,8 @@ def _tune_in_several(args):
     names = ("out", "data", "method", "trials", "epochs", "seed")
     given = [f"--{x}={getattr(args, x)}" for x in names if getattr(args, x) is not None]
     command = [sys.executable, "-m", "ferlib", "tune", *given]
-    several = {"workers": args.workers, "address": args.address, "join": args.join}
-    distributed.run(command, args.out, **several)
+    where = {"address": args.address, "join": args.join}
+    distributed.run(command, args.out, workers=args.workers, **where)
     if args.join:
         print(f"The search at {args.join} has no more work for this machine.")
         return {"joined": args.join}

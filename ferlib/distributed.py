@@ -5,6 +5,8 @@ workers ask it for trials over gRPC, and train. Neither notices when the other d
 the supervisor is for. It imports neither Keras nor TensorFlow.
 """
 
+import contextlib
+import math
 import os
 import pathlib
 import socket
@@ -12,11 +14,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 
 from ferlib import suite
 
 DEATHS = 5
 """How often in a row a worker may die without having finished a trial."""
+
+KEPT = "Finished trials are kept; the same command goes on."
 
 
 def run(command, out, *, workers: int, address: str = "", join: str = "") -> None:
@@ -48,101 +53,75 @@ def run(command, out, *, workers: int, address: str = "", join: str = "") -> Non
     if workers < 1 or not host or not port.isdigit():
         raise ValueError("A search needs 1 or more workers, and an address such as 10.0.0.5:8000.")
     machine = socket.gethostname().replace("chief", "") if join else "worker"
-    names = [f"{machine}-{number}" for number in range(workers)]
-    held = suite._hold(pathlib.Path(out) / "workers" / machine, wait=5)
-    if not join and _answers(host, port):
-        raise RuntimeError(f"Something listens at {host}:{port} already; choose another port.")
     share = str(max(1, (os.cpu_count() or 1) // workers))
-    defaults = {
-        "TF_NUM_INTRAOP_THREADS": share,
-        "OMP_NUM_THREADS": share,
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    }
-    ours = {
-        "FERLIB_SUPERVISED": "1",
-        "KERASTUNER_ORACLE_IP": host,
-        "KERASTUNER_ORACLE_PORT": port,
-        "no_grpc_proxy": host,
-    }
-    started, deaths, finished = {}, dict.fromkeys(names, 0), {}
+    cores = {"TF_NUM_INTRAOP_THREADS": share, "OMP_NUM_THREADS": share}
+    gpu = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    place = {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port, "no_grpc_proxy": host}
+    common = {**cores, **gpu, **os.environ, **place, "FERLIB_SUPERVISED": "1"}
+    held, deaths = suite._hold(pathlib.Path(out) / "workers" / machine, wait=5), Counter()
 
-    def start(name):
-        started[name] = subprocess.Popen(
-            list(map(str, command)),
-            env={**defaults, **os.environ, **ours, "KERASTUNER_TUNER_ID": name},
-            stdin=subprocess.PIPE,
-            stdout=sys.stdout if name == "chief" else subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the supervisor alone
-        )
+    with held, contextlib.ExitStack() as processes:
 
-    try:
-        if not join:
-            start("chief")
-        _await_chief(started.get("chief"), host, port, seconds=60 if join else 1e9)
-        for name in names:
-            start(name)
-        while any(started[name].poll() != 0 for name in names):
+        def start(name):
+            process = subprocess.Popen(
+                list(map(str, command)),
+                env={**common, "KERASTUNER_TUNER_ID": name},
+                stdin=subprocess.PIPE,
+                stdout=sys.stdout if name == "chief" else subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the supervisor alone
+            )
+            processes.callback(process.wait)
+            processes.callback(process.kill)
+            return process
+
+        if not join and _answers(host, port):
+            raise RuntimeError(f"Something listens at {host}:{port} already; choose another port.")
+        chief = None if join else start("chief")
+        _await_chief(chief, host, port, seconds=600 if join else math.inf)
+        running = {name: start(name) for name in [f"{machine}-{n}" for n in range(workers)]}
+        # The chief ends when every worker knows that there is no more to do.
+        while any(p.poll() != 0 for p in running.values()) and not (chief and chief.poll() == 0):
             time.sleep(0.5)
-            if not join and started["chief"].poll() == 0:
-                break  # it waited until every worker knew that there is no more to do
-            _await_chief(started.get("chief"), host, port, seconds=3)
-            for name in (name for name in names if started[name].poll()):
-                mark = pathlib.Path(out) / "trials" / f"{name}.json"
-                before, finished[name] = finished.get(name), mark.exists() and mark.stat().st_mtime
-                deaths[name] = deaths[name] + 1 if before == finished[name] else 1
-                how = _ended(started[name])
-                if deaths[name] == DEATHS:
-                    raise RuntimeError(
-                        f"{name} {how}, {DEATHS} times without finishing a trial: given up. "
-                        f"Finished trials are kept in {out}; the same command goes on."
-                    )
-                print(f"{name} {how}; it is started again", flush=True)
-                start(name)
-        if not join and started["chief"].wait():
-            _await_chief(started["chief"], host, port, seconds=0)
-    finally:
-        for process in started.values():
-            process.stdin.close()
-        for process in started.values():
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        held.lock.release()
+            _await_chief(chief, host, port, seconds=3)
+            for name, process in running.items():
+                if process.poll():
+                    mark = pathlib.Path(out) / "trials" / f"{name}.json"  # new after each trial
+                    state = name, mark.exists() and mark.stat().st_mtime
+                    deaths[state] += 1
+                    if deaths[state] == DEATHS:
+                        often = f"{DEATHS} times without finishing a trial: given up"
+                        raise RuntimeError(f"{name} {_ended(process)}, {often}. {KEPT}")
+                    print(f"{name} {_ended(process)}; it is started again", flush=True)
+                    running[name] = start(name)
+        if chief:
+            chief.wait()
+            _await_chief(chief, host, port, seconds=0)
 
 
-def end_with_supervisor() -> None:
-    """Ends this process as soon as the supervisor that started it, if one did, is gone.
+def end_with_supervisor() -> bool:
+    """Ends this process as soon as the supervisor that started it is gone.
 
     The supervisor holds the other end of the standard input, which closes however it ends.
+
+    Returns:
+        Whether there is a supervisor: whether `run` started this process.
     """
-    if is_supervised():
-        threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
-
-
-def is_supervised() -> bool:
-    """Says whether `run` started this process."""
-    return "FERLIB_SUPERVISED" in os.environ
+    if "FERLIB_SUPERVISED" not in os.environ:
+        return False
+    threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+    return True
 
 
 def _await_chief(chief, host, port, *, seconds):
-    """Returns as soon as the chief answers, and raises RuntimeError if it does not or has died."""
+    """Returns once the chief answers or has ended well; else raises RuntimeError."""
     end = time.monotonic() + seconds
-    while chief is None or not chief.poll():
-        if (chief is not None and chief.poll() == 0) or _answers(host, port):
-            return
+    while (chief is None or chief.poll() is None) and not _answers(host, port):
         if time.monotonic() > end:
-            raise RuntimeError(
-                f"No chief answers at {host}:{port}: its search has ended, or it has died. "
-                "Where it runs, and then here, the same command goes on."
-            )
+            why = "its search has ended, or it has died, or cannot be reached"
+            raise RuntimeError(f"No chief answers at {host}:{port}: {why}. {KEPT}")
         time.sleep(0.5)
-    raise RuntimeError(
-        f"The chief {_ended(chief)}; the workers were stopped. "
-        "Finished trials are kept; the same command goes on."
-    )
+    if chief and chief.poll():
+        raise RuntimeError(f"The chief {_ended(chief)}; the workers were stopped. {KEPT}")
 
 
 def _answers(host, port):

@@ -140,7 +140,7 @@ def tune(
         ValueError: If there is no such method, or if the chief that this worker has been given
             runs another search.
     """
-    distributed.end_with_supervisor()
+    supervised = distributed.end_with_supervisor()
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; known are {', '.join(METHODS)}.")
     out, base = pathlib.Path(out), base or training.RECIPES["compact"]
@@ -163,7 +163,7 @@ def tune(
     tuner = _Tuner(oracle, directory=out, project_name="trials")
     tuner.job = data, base, space, epochs, seed
     tuner.search(verbose=0)
-    if _is_worker() and distributed.is_supervised():
+    if supervised and _is_worker():
         os._exit(0)  # at once: the supervisor must see this before it sees the chief end
     return read_trials(out)
 

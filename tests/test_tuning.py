@@ -361,9 +361,14 @@ def test_dead_workers_are_started_again_and_no_trial_is_lost(faces, fake, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_dead_chief_stops_the_workers_and_one_process_goes_on(faces, fake, tmp_path):
+def test_a_dead_supervisor_or_chief_stops_all_and_one_process_goes_on(faces, fake, tmp_path):
     values = search(tmp_path / "one", faces, method="random")
     out = tmp_path / "several"
+    supervisor = supervise(out, TRIAL)
+    wait_for(lambda: in_the_middle(out), supervisor)
+    several = children(supervisor)
+    supervisor.kill()
+    assert len(several) == 3 and not psutil.wait_procs(several.values(), timeout=20)[1]
     supervisor = supervise(out, TRIAL)
     wait_for(lambda: len(tuning.read_trials(out)) == 2, supervisor)
     several = children(supervisor)
