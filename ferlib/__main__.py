@@ -66,7 +66,7 @@ def train(args):
 
 def tune(args):
     """Search for good values of compact's recipe, or go on with a search that stopped."""
-    if args.workers > 1 or args.address or args.join:
+    if args.workers != 1 or args.address or args.join:
         return _tune_in_several(args)
     from ferlib import cleaning, tuning
 

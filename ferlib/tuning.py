@@ -165,7 +165,7 @@ def tune(
     tuner.search(verbose=0)
     if supervised and _is_worker():
         os._exit(0)  # at once: the supervisor must see this before it sees the chief end
-    return read_trials(out)
+    return oracle.write_table()
 
 
 def _claim(folder, asked, overwrite):
@@ -214,13 +214,17 @@ class _Durable:
         values = self.trials[trial.trial_id].hyperparameters.values
         trial.hyperparameters.values = values | trial.hyperparameters.values  # gRPC mixes them up
         super().end_trial(trial)
-        out, on_trial, verbose, trials = self.told
-        table = read_trials(out)
-        training._write(out / "trials.csv", table.to_csv(index=False))
+        _, on_trial, verbose, trials = self.told
+        table = self.write_table()
         if verbose:
             print(_line(table, int(trial.trial_id), trials), flush=True)
         if on_trial:
             on_trial(table)
+
+    def write_table(self):
+        table = read_trials(self.told[0])
+        training._write(self.told[0] / "trials.csv", table.to_csv(index=False))
+        return table
 
     def save(self):
         training._write(self._get_oracle_fname(), json.dumps(self.get_state()))

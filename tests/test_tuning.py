@@ -251,6 +251,8 @@ def test_a_kill_just_after_a_trial_ended_does_not_run_it_again(faces, fake, tmp_
             search(tmp_path, faces)
     assert json.loads((tmp_path / "trials/oracle.json").read_text())["ongoing_trials"]
     assert list(search(tmp_path, faces).number) == [0, 1, 2, 3, 4] and len(fake) == 5
+    (tmp_path / "trials.csv").write_text("what a kill left behind")
+    assert len(search(tmp_path, faces)) == len(pd.read_csv(tmp_path / "trials.csv")) == 5
 
 
 SUPERVISOR = """
