@@ -373,7 +373,7 @@ def test_a_dead_supervisor_or_chief_stops_all_and_one_process_goes_on(faces, fak
     assert len(several) == 3 and not psutil.wait_procs(several.values(), timeout=20)[1]
     supervisor = supervise(out, TRIAL)
     wait_for(lambda: len(tuning.read_trials(out)) == 2, supervisor)
-    several = children(supervisor)
+    several = wait_for(lambda: len(children(supervisor)) == 3 and children(supervisor), supervisor)
     several["chief"].kill()
     told = supervisor.communicate(timeout=100)[0]
     assert supervisor.returncode == 1 and "The chief was killed by signal 9" in told
