@@ -66,11 +66,31 @@ def train(args):
 
 def tune(args):
     """Search for good values of compact's recipe, or go on with a search that stopped."""
+    if args.workers != 1 or args.address or args.join:
+        return _tune_in_several(args)
     from ferlib import cleaning, tuning
 
     faces, options = cleaning.prepare(args.data), {"trials": args.trials, "epochs": args.epochs}
     table = tuning.tune(faces, args.out, method=args.method, seed=args.seed, **options)
     print(table.to_string(index=False))
+    return json.loads(table.to_json(orient="records"))
+
+
+def _tune_in_several(args):
+    """Searches in several processes, of which each runs `tune` and the chief prints the table."""
+    import pandas as pd
+
+    from ferlib import distributed
+
+    names = ("out", "data", "method", "trials", "epochs", "seed")
+    given = [f"--{x}={getattr(args, x)}" for x in names if getattr(args, x) is not None]
+    command = [sys.executable, "-m", "ferlib", "tune", *given]
+    where = {"address": args.address, "join": args.join}
+    distributed.run(command, args.out, workers=args.workers, **where)
+    if args.join:
+        print(f"The search at {args.join} has no more work for this machine.")
+        return {"joined": args.join}
+    table = pd.read_csv(os.path.join(args.out, "trials.csv")).fillna({"reason": ""})
     return json.loads(table.to_json(orient="records"))
 
 
@@ -179,6 +199,10 @@ def parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, default=3, help="epochs of a trial (default 3)")
     add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
     add("--data", **source)
+    add("--workers", type=int, default=1, metavar="N", help="processes that train (default 1)")
+    add("--address", default="", metavar="HOST:PORT", help="let other machines join here")
+    add("--join", default="", metavar="HOST:PORT",
+        help="work for another machine's search; DIR has to be shared with it")  # fmt: skip
 
     add = command(evaluate)
     add("model", **model)

@@ -7,6 +7,7 @@ of the trial where it stopped, and each trial's folder says all that decided its
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -20,7 +21,7 @@ from keras_tuner import oracles
 from keras_tuner.engine.base_tuner import BaseTuner
 # isort: on
 
-from ferlib import training
+from ferlib import distributed, training
 from ferlib.batches import Augmentation
 from ferlib.training import Recipe
 
@@ -113,6 +114,10 @@ def tune(
     is that of a training. Finished trials are kept; one that was interrupted goes on. A trial
     that fails is recorded with its reason, and the search goes on.
 
+    Under keras-tuner's $KERASTUNER_TUNER_ID, $KERASTUNER_ORACLE_IP and $KERASTUNER_ORACLE_PORT this
+    process is the chief or a worker of a distributed search; `distributed.run` starts them all. A
+    search may be begun in one process and go on in several, or the other way round.
+
     Args:
         data: A `FERData`; trials are trained on train and scored on val.
         out: The folder of the search.
@@ -124,16 +129,18 @@ def tune(
         space: A function of keras-tuner's HyperParameters and `base` that gives a recipe.
         seed: Seed of the choices and of every trial.
         overwrite: Whether another search in `out` is replaced.
-        on_trial: Called with the table of trials after each.
-        verbose: Whether a line is printed for each trial.
+        on_trial: Called with the table of trials after each; never in a worker.
+        verbose: Whether a line is printed for each trial; never in a worker.
 
     Returns:
         The table of trials, as `read_trials` gives it.
 
     Raises:
         FileExistsError: If `out` holds another search and `overwrite` is not set.
-        ValueError: If there is no such method.
+        ValueError: If there is no such method, or if the chief that this worker has been given
+            runs another search.
     """
+    supervised = distributed.end_with_supervisor()
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; known are {', '.join(METHODS)}.")
     out, base = pathlib.Path(out), base or training.RECIPES["compact"]
@@ -152,17 +159,27 @@ def tune(
         **options,
     )
     oracle.max_trials = trials or None
+    oracle.told = out, on_trial, verbose, trials
     tuner = _Tuner(oracle, directory=out, project_name="trials")
     tuner.job = data, base, space, epochs, seed
-    tuner.told = on_trial, verbose, trials
     tuner.search(verbose=0)
-    return read_trials(out)
+    if supervised and _is_worker():
+        os._exit(0)  # at once: the supervisor must see this before it sees the chief end
+    return oracle.write_table()
 
 
 def _claim(folder, asked, overwrite):
     """Makes a folder that of this search, without trials that a kill left half recorded."""
     path, books = folder / "search.json", folder / "oracle.json"
-    if path.exists() and json.loads(path.read_text()) != asked:
+    there = json.loads(path.read_text()) if path.exists() else None
+    if _is_worker():
+        if there != asked:
+            raise ValueError(
+                f"{folder} is not that of the chief's search. The folder has to be one that all "
+                "machines share; method, epochs, seed and data have to be the same."
+            )
+        return
+    if there not in (None, asked):
         if not overwrite:
             raise FileExistsError(
                 f"{folder} holds another search. Give another folder, or remove this one."
@@ -175,8 +192,39 @@ def _claim(folder, asked, overwrite):
             trial.unlink()
 
 
+def _is_worker() -> bool:
+    """Says whether this process is a worker of a distributed search."""
+    chief = "chief" in os.environ.get("KERASTUNER_TUNER_ID", "chief")
+    return "KERASTUNER_ORACLE_IP" in os.environ and not chief
+
+
 class _Durable:
-    """Writes an oracle's books whole or not at all, which keras-tuner does not."""
+    """Writes an oracle's books whole or not at all, which keras-tuner does not, and tells of them.
+
+    Of a distributed search there is one oracle, the chief's.
+    """
+
+    def reload(self):
+        super().reload()
+        # A kill just after a trial's end leaves it among those that are to be run again.
+        again = [x for x in self._retry_queue if self.trials[x].status == "RUNNING"]
+        self._retry_queue = list(dict.fromkeys(again))
+
+    def end_trial(self, trial):
+        values = self.trials[trial.trial_id].hyperparameters.values
+        trial.hyperparameters.values = values | trial.hyperparameters.values  # gRPC mixes them up
+        super().end_trial(trial)
+        _, on_trial, verbose, trials = self.told
+        table = self.write_table()
+        if verbose:
+            print(_line(table, int(trial.trial_id), trials), flush=True)
+        if on_trial:
+            on_trial(table)
+
+    def write_table(self):
+        table = read_trials(self.told[0])
+        training._write(self.told[0] / "trials.csv", table.to_csv(index=False))
+        return table
 
     def save(self):
         training._write(self._get_oracle_fname(), json.dumps(self.get_state()))
@@ -188,6 +236,8 @@ class _Durable:
 
 class _Tuner(BaseTuner):
     """Trains the recipe of each trial that its oracle asks for."""
+
+    pause = 0
 
     def run_trial(self, trial, **_):
         data, base, space, epochs, seed = self.job
@@ -215,20 +265,22 @@ class _Tuner(BaseTuner):
             end |= {"seconds": time.perf_counter() - started, "memory_mb": _memory()}
             training._write(folder / "end.json", json.dumps(end))
 
-    def save(self):
-        if not self._is_worker():
-            self.oracle.save()
-        training._write(self._get_tuner_fname(), "{}")
+    def pre_create_trial(self):
+        time.sleep(self.pause)
+        self.pause = 1  # if there is no trial now, as when Hyperband waits for other workers
 
-    def on_trial_end(self, trial):
-        super().on_trial_end(trial)
-        table = read_trials(self.directory)
-        training._write(self.directory / "trials.csv", table.to_csv(index=False))
-        on_trial, verbose, trials = self.told
-        if verbose:
-            print(_line(table, int(trial.trial_id), trials), flush=True)
-        if on_trial:
-            on_trial(table)
+    def on_trial_begin(self, trial):
+        self.pause = 0
+
+    def save(self):
+        if self._is_worker():
+            training._write(self._get_tuner_fname(), "{}")  # says when a trial was last finished
+        else:
+            self.oracle.save()
+
+    def _get_tuner_fname(self):
+        name = self.tuner_id if self._is_worker() else "oracle"  # in one process or in several
+        return str(pathlib.Path(self.project_dir) / f"{name}.json")
 
 
 def _graph_gradients() -> dict:

@@ -3,14 +3,16 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pandas as pd
+import psutil
 import pytest
 
-from ferlib import drawn, models, training, tuning
+from ferlib import distributed, drawn, models, training, tuning
 
 
 def space(hp, base):
@@ -213,3 +215,251 @@ def test_sigkill_in_the_middle_of_a_trial(tmp_path):
     tables = [tuning.read_trials(tmp_path / out) for out in ("killed", "whole")]
     columns = ["number", "learning_rate", "score", "epochs", "status"]
     pd.testing.assert_frame_equal(tables[0][columns], tables[1][columns])
+
+
+def test_several_processes_and_one_share_their_books(faces, fake, tmp_path, monkeypatch):
+    fake.stops = (3,)
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, faces, method="random")
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(distributed._free_port()))
+    served = []
+    serve = "keras_tuner.src.distribute.oracle_chief.start_server"
+    monkeypatch.setattr(serve, served.append)
+    assert len(search(tmp_path, faces, method="random")) == 2
+    (oracle,) = served
+    assert sorted(oracle.trials) == ["0", "1", "2"] and oracle._retry_queue == ["2"]
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker-0")
+    with pytest.raises(ValueError, match="not that of the chief's search"):
+        search(tmp_path, faces, method="random", epochs=7)
+    with pytest.raises(ValueError, match="all machines share"):
+        search(tmp_path / "elsewhere", faces, method="random")
+
+
+def test_a_kill_just_after_a_trial_ended_does_not_run_it_again(faces, fake, tmp_path, monkeypatch):
+    save = tuning._Durable.save
+
+    def killed(self):
+        save(self)
+        if len(self.end_order) == 2 and self.ongoing_trials:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning._Durable, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path, faces)
+    assert json.loads((tmp_path / "trials/oracle.json").read_text())["ongoing_trials"]
+    assert list(search(tmp_path, faces).number) == [0, 1, 2, 3, 4] and len(fake) == 5
+    (tmp_path / "trials.csv").write_text("what a kill left behind")
+    assert len(search(tmp_path, faces)) == len(pd.read_csv(tmp_path / "trials.csv")) == 5
+
+
+SUPERVISOR = """
+import sys
+from ferlib import distributed
+out, workers, *command = sys.argv[1:]
+distributed.run([sys.executable, "-c", *command], out, workers=int(workers))
+"""
+
+IDLE = """
+import os, socket, time
+from ferlib import distributed
+distributed.end_with_supervisor()
+if "chief" in os.environ["KERASTUNER_TUNER_ID"]:
+    server = socket.create_server(("127.0.0.1", int(os.environ["KERASTUNER_ORACLE_PORT"])))
+elif {dies}:
+    os._exit(3)
+time.sleep(100)
+"""
+
+TRIAL = """
+import os, pathlib, signal, sys
+from ferlib import drawn, training, tuning
+out = pathlib.Path(sys.argv[1])
+base = training.Recipe(options={"widths": (4,), "blocks": 1}, batch_size=16, augmentation=None)
+def space(hp, base):
+    rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log")
+    return base.replace(learning_rate=rate, optimizer=hp.Choice("optimizer", ["adamw", "sgd"]))
+class Dying(tuning._Tuner):
+    def on_trial_end(self, trial):
+        super().on_trial_end(trial)
+        if trial.trial_id == "1" and not (out / "died").exists():
+            (out / "died").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+tuning._Tuner = Dying
+faces = drawn.draw(140, seed=1)
+tuning.tune(faces, out, trials=5, epochs=6, base=base, space=space, method="random")
+"""
+
+
+def supervise(out, script, workers=2):
+    command = [sys.executable, "-c", SUPERVISOR, str(out), str(workers), script, str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, text=True, **pipes)
+
+
+def children(supervisor):
+    """Gives the processes that a supervisor started, by their id as tuners."""
+    found = psutil.Process(supervisor.pid).children()
+    return {p.environ().get("KERASTUNER_TUNER_ID", ""): p for p in found}
+
+
+def wait_for(what, process, seconds=300):
+    """Gives what a function gives as soon as that is something, while a process runs."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if found := what():
+                return found
+        except (OSError, ValueError, psutil.NoSuchProcess):
+            pass
+        time.sleep(0.02)
+    raise AssertionError(f"not seen; {process.poll()} {process.poll() and process.communicate()}")
+
+
+def in_the_middle(out):
+    """Gives the tuner and the folder of a trial that has trained an epoch and has not ended."""
+    ongoing = json.loads((out / "trials/oracle.json").read_text())["ongoing_trials"]
+    for tuner, number in ongoing.items():
+        folder = out / f"trials/trial_{number}"
+        if (folder / "history.csv").exists() and not (folder / "model.keras").exists():
+            return tuner, folder
+
+
+def check_trials(out, values, count=5):
+    """Checks that each of `count` trials ended once, with the values that it ought to have."""
+    table = tuning.read_trials(out)
+    assert list(table.number) == list(range(count)) and (table.status == "completed").all()
+    columns = ["number", "learning_rate", "optimizer"]
+    pd.testing.assert_frame_equal(table[columns], values[columns])
+    written = pd.read_csv(out / "trials.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(written, table, check_dtype=False)
+    books = json.loads((out / "trials/oracle.json").read_text())
+    assert (
+        sorted(books["end_order"]) == sorted(books["start_order"]) == list(map(str, range(count)))
+    )
+    for path in out.glob("trials/trial_*/trial.json"):
+        (score,) = json.loads(path.read_text())["metrics"]["metrics"]["val_accuracy"][
+            "observations"
+        ]
+        assert len(score["value"]) == 1
+
+
+@pytest.mark.slow
+def test_dead_workers_are_started_again_and_no_trial_is_lost(faces, fake, tmp_path):
+    values = search(tmp_path / "one", faces, method="random")  # drawn alike in one process
+    out = tmp_path / "several"
+    supervisor = supervise(out, TRIAL)
+    tuner, folder = wait_for(lambda: in_the_middle(out), supervisor)
+    children(supervisor)[tuner].kill()
+    told = supervisor.communicate(timeout=400)[0]
+    assert supervisor.returncode == 0, told
+    assert (out / "died").exists()
+    assert told.count("was killed by signal 9; it is started again") == 2
+    assert f"{tuner} was killed" in told and told.count("val accuracy") == 5
+    check_trials(out, values)
+    assert list(pd.read_csv(folder / "history.csv").epoch) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_a_dead_supervisor_or_chief_stops_all_and_one_process_goes_on(faces, fake, tmp_path):
+    values = search(tmp_path / "one", faces, method="random")
+    out = tmp_path / "several"
+    supervisor = supervise(out, TRIAL)
+    wait_for(lambda: in_the_middle(out), supervisor)
+    several = children(supervisor)
+    supervisor.kill()
+    assert len(several) == 3 and not psutil.wait_procs(several.values(), timeout=20)[1]
+    supervisor = supervise(out, TRIAL)
+    wait_for(lambda: len(tuning.read_trials(out)) == 2, supervisor)
+    several = wait_for(lambda: len(children(supervisor)) == 3 and children(supervisor), supervisor)
+    several["chief"].kill()
+    told = supervisor.communicate(timeout=100)[0]
+    assert supervisor.returncode == 1 and "The chief was killed by signal 9" in told
+    assert len(several) == 3 and not any(p.is_running() for p in several.values())
+    kept = {p: p.stat().st_mtime_ns for p in out.glob("trials/trial_*/metrics.json")}
+    assert len(kept) >= 2 and len(pd.read_csv(out / "trials.csv")) >= 2
+    subprocess.run([sys.executable, "-c", TRIAL, str(out)], check=True, stdout=subprocess.DEVNULL)
+    assert {p: p.stat().st_mtime_ns for p in kept} == kept
+    check_trials(out, values)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_no_process_outlives_the_supervisor(name, tmp_path):
+    supervisor = supervise(tmp_path, IDLE.format(dies=False), workers=3)
+    several = wait_for(lambda: len(children(supervisor)) == 4 and children(supervisor), supervisor)
+    second = supervise(tmp_path, IDLE.format(dies=False))
+    assert "is in use by process" in second.communicate()[0] and second.returncode == 1
+    supervisor.send_signal(getattr(signal, name))
+    supervisor.communicate(timeout=30)
+    _, left = psutil.wait_procs(several.values(), timeout=20)
+    assert supervisor.returncode and not left
+
+
+def test_a_worker_that_dies_again_and_again_is_given_up(tmp_path):
+    supervisor = supervise(tmp_path, IDLE.format(dies=True), workers=1)
+    told = supervisor.communicate(timeout=100)[0]
+    assert supervisor.returncode == 1 and told.count("it is started again") == 4
+    assert "worker-0 ended with status 3, 5 times without finishing a trial: given up" in told
+
+
+def test_addresses(tmp_path):
+    for wrong in ("nowhere", "host:", ":80"):
+        with pytest.raises(ValueError, match="such as 10.0.0.5:8000"):
+            distributed.run([], tmp_path, workers=1, address=wrong)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(RuntimeError, match="listens at .* already"):
+            distributed.run([], tmp_path, workers=1, address=address)
+
+
+FORMULA = """
+import json, sys, time
+from ferlib import drawn, training, tuning
+def train(recipe, data, out, **_):
+    time.sleep(0.05 * recipe.epochs)
+    recipe.to_json(out / "recipe.json")
+    accuracy = 0.5 + 10 * recipe.learning_rate
+    (out / "metrics.json").write_text(json.dumps({"val_accuracy": accuracy}))
+training.train = train
+def space(hp, base):
+    return base.replace(learning_rate=hp.Float("learning_rate", 1e-4, 1e-2, sampling="log"))
+faces = drawn.draw(140, seed=1)
+table = tuning.tune(faces, sys.argv[1], method="hyperband", trials=0, epochs=9, space=space)
+print("ended", len(table))
+"""
+
+
+@pytest.mark.slow
+def test_hyperband_in_several_processes(tmp_path):
+    supervisor = supervise(tmp_path, FORMULA, workers=3)
+    told = supervisor.communicate(timeout=400)[0]
+    table = tuning.read_trials(tmp_path)
+    assert supervisor.returncode == 0 and f"ended {len(table)}" in told, told
+    assert list(table.number) == list(range(len(table))) and len(table) > 10
+    assert table.epochs.max() == 9 and (table.status == "completed").all()
+    marks = list((tmp_path / "trials").glob("worker-*.json"))
+    assert len(marks) == 3  # each worker ended a trial
+    for path in tmp_path.glob("trials/trial_*/recipe.json"):
+        init = json.loads(path.read_text())["init"]
+        assert not init or init.endswith("model.keras") and str(tmp_path) in init
+
+
+@pytest.mark.slow
+def test_tune_on_several_machines(tmp_path):
+    address = f"127.0.0.1:{distributed._free_port()}"
+    options = "--data drawn:140 --method random --trials 3 --epochs 1 --json".split()
+    command = [sys.executable, "-m", "ferlib", "tune", "--out", str(tmp_path), *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([*command, "--workers", "1", "--address", address], **pipes)
+    other = subprocess.Popen([*command, "--workers", "1", "--join", address], **pipes)
+    answers = []
+    for process in (first, other):
+        answer, told = process.communicate(timeout=500)
+        assert process.returncode == 0, told
+        answers.append(json.loads(answer))
+    assert [row["number"] for row in answers[0]] == [0, 1, 2]
+    assert answers[1] == {"joined": address}
+    started = [path.stem for path in (tmp_path / "trials").glob("*-0.json")]
+    assert len(started) == 2 and "worker-0" in started
