@@ -201,12 +201,16 @@ class Batches(keras.utils.PyDataset):
         seed: Seed of order and mixup.
         mixup: Alpha of the Beta distribution that pictures are blended with (Zhang et al. 2017,
             arXiv:1710.09412); 0 blends nothing.
+        part: Number of this part of each batch, and of how many equal parts: what one process of
+            several is fed.
     """
 
-    def __init__(self, images, targets, *, batch_size=128, seed=0, mixup=0.0):
+    def __init__(self, images, targets, *, batch_size=128, seed=0, mixup=0.0, part=(0, 1)):
         super().__init__()
         self.images, self.targets = images, targets
         self.batch_size, self.seed, self.mixup = min(batch_size, len(images)), seed, mixup
+        size = self.batch_size // part[1]
+        self.part = slice(part[0] * size, (part[0] + 1) * size)
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int):
@@ -227,4 +231,4 @@ class Batches(keras.utils.PyDataset):
             y = share * y + (1 - share) * np.roll(y, 1, axis=0)
             share = share[..., None, None]
             x = np.rint(share * x + (1 - share) * np.roll(x, 1, axis=0)).astype("uint8")
-        return x, y
+        return x[self.part], y[self.part]
