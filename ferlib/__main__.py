@@ -227,7 +227,9 @@ def main(argv: list[str] | None = None) -> int:
         print("ferlib: stopped; the same command goes on from here.", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"ferlib: {error}", file=sys.stderr)
+        print(f"ferlib: {error}", file=sys.stderr, flush=True)
+        if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+            os._exit(1)  # at the usual end JAX waits for the other processes, also for a dead one
         return 1
     if args.json:
         print(json.dumps(answer, indent=1))

@@ -76,7 +76,7 @@ class Augmenter(keras.layers.Layer):
         if not training:
             return images
         a, (n, height, width) = self.augmentation, ops.shape(images)[:3]
-        u = keras.random.uniform((n, 14), -1.0, 1.0, seed=self.seed_generator)
+        u = _uniform(n, self.seed_generator)
         x = ops.cast(images, "float32")
         if a.flip or a.shift or a.rotation or a.zoom:
             maps = self._affine(u, height, width)
@@ -121,6 +121,22 @@ class Augmenter(keras.layers.Layer):
     def get_config(self):
         fields = dataclasses.asdict(self.augmentation)
         return {**super().get_config(), "augmentation": fields, "seed": self.seed}
+
+
+def _uniform(n, seed):
+    """Draws the numbers that change n pictures, float32 [n, 14].
+
+    Under tf.distribute each device draws those of the whole batch and takes its own pictures'.
+    """
+    limits = {"minval": -1.0, "maxval": 1.0, "seed": seed}
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if context and context.num_replicas_in_sync > 1:
+            u = keras.random.uniform((n * context.num_replicas_in_sync, 14), **limits)
+            return u[context.replica_id_in_sync_group * n :][:n]
+    return keras.random.uniform((n, 14), **limits)
 
 
 def augment(images, augmentation: Augmentation, *, seed: int = 0) -> np.ndarray:

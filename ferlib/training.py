@@ -235,7 +235,8 @@ def train(
         ValueError: If the data has no pictures to train on or none to validate on, or the recipe
             cannot be shared among the devices.
         FloatingPointError: If the loss is no longer a number.
-        RuntimeError: If another process of the training has ended.
+        RuntimeError: If another process of the training has ended (CPU: at once; GPU: within two
+            minutes, when JAX itself ends this process with a message).
     """
     out = pathlib.Path(out)
     spread = _Spread.over(devices)
@@ -356,13 +357,13 @@ class _Spread:
 def _told_of_lost_processes(spread):
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # JAX raises either where a connection breaks
         if spread.processes == 1:
             raise
         raise RuntimeError(
-            f"Process {spread.process} of {spread.processes} stops because another has ended or "
-            "cannot be reached. Start all of them again: they go on after the last epoch. "
-            f"({str(error).splitlines()[0]})"
+            f"Process {spread.process} of {spread.processes} cannot go on: "
+            f"{str(error).splitlines()[0]} If another process has ended, start all of them again: "
+            "they go on after the last epoch."
         ) from error
 
 
