@@ -361,9 +361,9 @@ def _told_of_lost_processes(spread):
         if spread.processes == 1:
             raise
         raise RuntimeError(
-            f"Process {spread.process} of {spread.processes} cannot go on: "
-            f"{str(error).splitlines()[0]} If another process has ended, start all of them again: "
-            "they go on after the last epoch."
+            f"Process {spread.process} of {spread.processes} cannot go on "
+            f"({str(error).splitlines()[0]}). If another process has ended, start all of them "
+            "again: they go on after the last epoch."
         ) from error
 
 
@@ -552,7 +552,8 @@ class _State(keras.callbacks.Callback):
         unfinished = path.with_name(f"unfinished-{process}.weights.h5")
         self.model.save_weights(unfinished, overwrite=True)  # all processes take part in this
         if process:
-            return unfinished.unlink()
+            unfinished.unlink(missing_ok=True)
+            return
         history = pd.DataFrame(self.history)
         _write(self.out / "history.csv", history.to_csv(index=False))
         os.replace(unfinished, path)
@@ -606,7 +607,7 @@ def _finish(model, recipe, data, out, history, spread):
     _write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     models.save(model, out / "model.keras", card=card, seen=seen)
     for checkpoint in (out / "state").glob("*.weights.h5"):
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
     return model
 
 

@@ -54,7 +54,7 @@ def python(backend) -> str:
     if importlib.util.find_spec(backend):
         return sys.executable
     name = f"FERLIB_{backend.upper()}_PYTHON"
-    if name not in os.environ:
+    if not os.environ.get(name):
         pytest.skip(f"{backend} is not installed and ${name} not set: make test-backends")
     return os.environ[name]
 
