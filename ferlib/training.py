@@ -599,6 +599,7 @@ def _finish(model, recipe, data, out, history, spread):
         "date": datetime.date.today().isoformat(),
     }
     if spread.process:
+        spread.agree(len(history), out)  # waits until process 0 has written
         return model
     for name in _borrowed(recipe):
         card.setdefault("built on", {})[str(name)] = models.read_card(name)
@@ -608,6 +609,7 @@ def _finish(model, recipe, data, out, history, spread):
     models.save(model, out / "model.keras", card=card, seen=seen)
     for checkpoint in (out / "state").glob("*.weights.h5"):
         checkpoint.unlink(missing_ok=True)
+    spread.agree(len(history), out)
     return model
 
 
