@@ -8,7 +8,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 	sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 \
 	&& command -v "$$name" && break; done)
 
-.PHONY: run test test-slow lab versions
+.PHONY: run test test-slow test-backends lab versions
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## all notebooks in order: make run [PROFILE=quick] [DATA=path] [NAME=x]
@@ -20,6 +20,16 @@ test: $(READY)  ## every quick test and the seven notebooks in profile smoke
 
 test-slow: $(READY)  ## what needs longer, or a browser
 	$(VENV)/bin/python -m pytest --durations 10 -m "slow or browser"
+
+BACKENDS := jax
+test-backends: $(READY)  ## training without TensorFlow, on several devices: BACKENDS="jax torch"
+	for backend in $(BACKENDS); do \
+		"$(PYTHON)" -m venv $(VENV)-$$backend && $(VENV)-$$backend/bin/pip install -q \
+		-c constraints.txt keras numpy pandas scipy h5py scikit-learn pillow tqdm filelock \
+		kagglehub opencv-python-headless $$backend || exit 1; done
+	FERLIB_JAX_PYTHON=$(CURDIR)/$(VENV)-jax/bin/python \
+		FERLIB_TORCH_PYTHON=$(if $(filter torch,$(BACKENDS)),$(CURDIR)/$(VENV)-torch/bin/python) \
+		$(VENV)/bin/python -m pytest -m "slow or not slow" --durations 10 tests/test_backends.py
 
 lab: $(READY)  ## JupyterLab in the folder of notebooks
 	$(VENV)/bin/jupyter lab --notebook-dir notebooks

@@ -57,7 +57,7 @@ def train(args):
     from ferlib import cleaning, training
 
     recipe = training.recipe(args.recipe)
-    training.train(recipe, cleaning.prepare(args.data), args.out)
+    training.train(recipe, cleaning.prepare(args.data), args.out, devices=args.devices)
     with open(os.path.join(args.out, "metrics.json"), encoding="utf-8") as file:
         metrics = json.load(file)
     print(f"{args.out}/model.keras: {', '.join(f'{k} {v:g}' for k, v in metrics.items())}")
@@ -191,6 +191,8 @@ def parser() -> argparse.ArgumentParser:
     add("recipe", metavar="RECIPE", help="name of a shipped recipe, or a JSON file")
     add("--out", required=True, metavar="DIR", help="folder of the training")
     add("--data", **source)
+    add("--devices", default="one", choices=["one", "all"],
+        help="all: share each batch among all GPUs, on JAX also of several machines")  # fmt: skip
 
     add = command(tune)
     add("--out", required=True, metavar="DIR", help="folder of the search")
@@ -255,7 +257,9 @@ def main(argv: list[str] | None = None) -> int:
         print("ferlib: stopped; the same command goes on from here.", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"ferlib: {error}", file=sys.stderr)
+        print(f"ferlib: {error}", file=sys.stderr, flush=True)
+        if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+            os._exit(1)  # at the usual end JAX waits for the other processes, also for a dead one
         return 1
     if args.json:
         print(json.dumps(answer, indent=1))

@@ -76,7 +76,7 @@ class Augmenter(keras.layers.Layer):
         if not training:
             return images
         a, (n, height, width) = self.augmentation, ops.shape(images)[:3]
-        u = keras.random.uniform((n, 14), -1.0, 1.0, seed=self.seed_generator)
+        u = _uniform(n, self.seed_generator)
         x = ops.cast(images, "float32")
         if a.flip or a.shift or a.rotation or a.zoom:
             maps = self._affine(u, height, width)
@@ -121,6 +121,22 @@ class Augmenter(keras.layers.Layer):
     def get_config(self):
         fields = dataclasses.asdict(self.augmentation)
         return {**super().get_config(), "augmentation": fields, "seed": self.seed}
+
+
+def _uniform(n, seed):
+    """Draws the numbers that change n pictures, float32 [n, 14].
+
+    Under tf.distribute each device draws those of the whole batch and takes its own pictures'.
+    """
+    limits = {"minval": -1.0, "maxval": 1.0, "seed": seed}
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        context = tf.distribute.get_replica_context()
+        if context and context.num_replicas_in_sync > 1:
+            u = keras.random.uniform((n * context.num_replicas_in_sync, 14), **limits)
+            return u[context.replica_id_in_sync_group * n :][:n]
+    return keras.random.uniform((n, 14), **limits)
 
 
 def augment(images, augmentation: Augmentation, *, seed: int = 0) -> np.ndarray:
@@ -201,12 +217,16 @@ class Batches(keras.utils.PyDataset):
         seed: Seed of order and mixup.
         mixup: Alpha of the Beta distribution that pictures are blended with (Zhang et al. 2017,
             arXiv:1710.09412); 0 blends nothing.
+        part: Number of this part of each batch, and of how many equal parts: what one process of
+            several is fed.
     """
 
-    def __init__(self, images, targets, *, batch_size=128, seed=0, mixup=0.0):
+    def __init__(self, images, targets, *, batch_size=128, seed=0, mixup=0.0, part=(0, 1)):
         super().__init__()
         self.images, self.targets = images, targets
         self.batch_size, self.seed, self.mixup = min(batch_size, len(images)), seed, mixup
+        size = self.batch_size // part[1]
+        self.part = slice(part[0] * size, (part[0] + 1) * size)
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int):
@@ -227,4 +247,4 @@ class Batches(keras.utils.PyDataset):
             y = share * y + (1 - share) * np.roll(y, 1, axis=0)
             share = share[..., None, None]
             x = np.rint(share * x + (1 - share) * np.roll(x, 1, axis=0)).astype("uint8")
-        return x, y
+        return x[self.part], y[self.part]

@@ -6,6 +6,7 @@ So a training that is started again replays the unfinished epoch and ends as it 
 bit for bit on a CPU.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -215,7 +216,15 @@ def recipe(name_or_path) -> Recipe:
 
 
 def train(
-    recipe, data, out, *, overwrite=False, on_epoch=None, tensorboard=None, verbose=True
+    recipe,
+    data,
+    out,
+    *,
+    devices="one",
+    overwrite=False,
+    on_epoch=None,
+    tensorboard=None,
+    verbose=True,
 ) -> keras.Model:
     """Trains a model, or goes on with a training that was stopped.
 
@@ -230,6 +239,10 @@ def train(
         recipe: A `Recipe`.
         data: A `FERData` with the splits train and val. Nothing else is looked at.
         out: The folder of the run.
+        devices: "one", or "all": each batch is shared among all GPUs (without any, CPU devices) of
+            this process, and on JAX of all the processes that `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
+            `KERAS_DISTRIBUTION_NUM_PROCESSES` and `KERAS_DISTRIBUTION_PROCESS_ID` speak of (see
+            `keras.distribution.initialize`). They share `out`, and process 0 writes there.
         overwrite: Whether a training of another recipe or other data in `out` is replaced.
         on_epoch: Called after every epoch with the history so far, a DataFrame.
         tensorboard: A folder for TensorBoard's logs; None writes none.
@@ -240,10 +253,14 @@ def train(
 
     Raises:
         FileExistsError: If `out` holds another training and `overwrite` is not set.
-        ValueError: If the data has no pictures to train on or none to validate on.
+        ValueError: If the data has no pictures to train on or none to validate on, or the recipe
+            cannot be shared among the devices.
         FloatingPointError: If the loss is no longer a number.
+        RuntimeError: If another process of the training has ended (CPU: at once; GPU: within two
+            minutes, when JAX itself ends this process with a message).
     """
     out = pathlib.Path(out)
+    spread = _Spread.over(devices)
     _claim(out, recipe, data, overwrite)
     if (out / "model.keras").exists():
         return models.load(out / "model.keras")
@@ -251,37 +268,124 @@ def train(
     if not len(pictures) or not len(held_out):
         raise ValueError(f"{data.origin} has no pictures in train or none in val.")
 
-    keras.utils.set_random_seed(recipe.seed)
+    spread.check(recipe, min(recipe.batch_size, len(pictures)))
     _make_deterministic()
-    model = learned = _build(recipe)
-    inputs = pictures.images, np.asarray(held_out.images)[..., None]
-    if recipe.head_only:
-        body, learned = models.split(model)
-        inputs = [_features(body, x, recipe, out, verbose) for x in inputs]
-    feed = batches.Batches(
-        inputs[0],
-        _targets(pictures, recipe),
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        mixup=recipe.mixup,
-    )
-    learner = _compile(learned, recipe, len(feed))
-    state = _State(out, feed, recipe, on_epoch=on_epoch, verbose=verbose)
-    callbacks = [keras.callbacks.SwapEMAWeights()] if recipe.ema else []
-    if tensorboard:
-        callbacks.append(keras.callbacks.TensorBoard(pathlib.Path(tensorboard) / out.name))
-    learner.fit(
-        feed,
-        epochs=recipe.epochs,
-        initial_epoch=state.restore(learner),
-        shuffle=False,
-        validation_data=(inputs[1], batches.targets(held_out.labels)),
-        validation_batch_size=256,
-        class_weight=batches.class_weights(pictures.labels) if recipe.class_weights else None,
-        callbacks=[*callbacks, state],
-        verbose=0,
-    )
-    return _finish(model, recipe, data, out, state.history)
+    wanted, verbose = _targets(pictures, recipe), verbose and not spread.process
+    keras.utils.set_random_seed(recipe.seed)
+    with spread.scope, _told_of_lost_processes(spread):
+        model = learned = _build(recipe)
+        inputs = pictures.images, np.asarray(held_out.images)[..., None]
+        if recipe.head_only:
+            body, learned = models.split(model)
+            inputs = [_features(body, x, recipe, out, verbose) for x in inputs]
+        feed = batches.Batches(
+            inputs[0],
+            wanted,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            mixup=recipe.mixup,
+            part=(spread.process, spread.processes),
+        )
+        learner = _compile(learned, recipe, len(feed), spread)
+        state = _State(out, feed, recipe, spread, on_epoch=on_epoch, verbose=verbose)
+        callbacks = [keras.callbacks.SwapEMAWeights()] if recipe.ema else []
+        if tensorboard and not spread.process:
+            callbacks.append(keras.callbacks.TensorBoard(pathlib.Path(tensorboard) / out.name))
+        learner.fit(
+            feed,
+            epochs=recipe.epochs,
+            initial_epoch=spread.agree(state.restore(learner), out),
+            shuffle=False,
+            validation_data=spread.share(inputs[1], batches.targets(held_out.labels)),
+            validation_batch_size=spread.share_of(256),
+            class_weight=batches.class_weights(pictures.labels) if recipe.class_weights else None,
+            callbacks=[*callbacks, state],
+            verbose=0,
+        )
+    return _finish(model, recipe, data, out, state.history, spread)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spread:
+    """What a training is spread over: models built in `scope` are copied to all devices."""
+
+    scope: contextlib.AbstractContextManager = contextlib.nullcontext()
+    devices: int = 1
+    process: int = 0
+    processes: int = 1
+
+    @classmethod
+    def over(cls, devices):
+        """Finds the devices, and first waits for the other processes, where there are any."""
+        backend = keras.backend.backend()
+        if devices == "one":
+            return cls()
+        if devices != "all" or backend not in ("tensorflow", "jax"):
+            raise ValueError(
+                f'devices is {devices!r}; it must be "one", or "all" on TensorFlow or JAX.'
+            )
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+            scope = tf.distribute.MirroredStrategy([device.name for device in found]).scope()
+            return cls(scope, len(found)) if len(found) > 1 else cls()
+        import jax
+
+        if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+            if not jax.distributed.is_initialized():
+                keras.distribution.initialize()
+        if jax.device_count() == 1:
+            return cls()
+        scope = keras.distribution.DataParallel(auto_shard_dataset=False).scope()
+        return cls(scope, jax.device_count(), jax.process_index(), jax.process_count())
+
+    def check(self, recipe, batch_size):
+        """Refuses what cannot be shared evenly."""
+        if self.devices > 1 and recipe.head_only:
+            raise ValueError("Only a classifier of features is trained: one device is enough.")
+        if batch_size % self.devices:
+            raise ValueError(
+                f"A batch of {batch_size} pictures cannot be shared evenly among {self.devices} "
+                "devices: change batch_size."
+            )
+
+    def agree(self, done, out):
+        """Refuses to go on where the processes do not see the same checkpoint."""
+        if self.processes > 1:
+            from jax.experimental import multihost_utils
+
+            if np.ptp(multihost_utils.process_allgather(np.array(done))):
+                raise ValueError(f"{out} must be one folder that all processes share.")
+        return done
+
+    def share_of(self, size):
+        """Gives this process's part of a batch of about so many pictures."""
+        return max(size // self.devices, 1) * self.devices // self.processes
+
+    def share(self, *arrays):
+        """Gives this process's rows, as many on each device; rows that fill up weigh nothing."""
+        if self.devices == 1:
+            return arrays
+        count = len(arrays[0])
+        rows = np.arange(-(-count // self.devices) * self.devices)
+        weights = np.where(rows < count, len(rows) / count, 0).astype("float32")
+        mine = slice(self.process, None, self.processes)
+        return *(x[rows[mine] % count] for x in arrays), weights[mine]
+
+
+@contextlib.contextmanager
+def _told_of_lost_processes(spread):
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # JAX raises either where a connection breaks
+        if spread.processes == 1:
+            raise
+        raise RuntimeError(
+            f"Process {spread.process} of {spread.processes} cannot go on "
+            f"({str(error).splitlines()[0]}). If another process has ended, start all of them "
+            "again: they go on after the last epoch."
+        ) from error
 
 
 def _claim(out, recipe, data, overwrite):
@@ -376,7 +480,7 @@ def _features(body, images, recipe, out, verbose):
     return np.load(path, mmap_mode="r")
 
 
-def _compile(model, recipe, steps):
+def _compile(model, recipe, steps, spread):
     """Puts augmentation before a model, and gives it optimizer and loss."""
     images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
     changed = batches.Augmenter(recipe.augmentation)(images) if recipe.augmentation else images
@@ -401,16 +505,22 @@ def _compile(model, recipe, steps):
     if recipe.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
-    learner.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+    kind = "metrics"
+    if spread.devices > 1:
+        kind = "weighted_metrics"  # leaves out the rows that fill up
+        for layer in learner._flatten_layers():
+            if hasattr(layer, "synchronized") and keras.backend.backend() == "tensorflow":
+                layer.synchronized = True  # statistics of the whole batch, as JAX has them
+    learner.compile(optimizer=optimizer, loss=loss, **{kind: ["accuracy"]})
     return learner
 
 
 class _State(keras.callbacks.Callback):
     """Seeds every epoch, and after it writes history and checkpoint."""
 
-    def __init__(self, out, feed, recipe, *, on_epoch, verbose):
+    def __init__(self, out, feed, recipe, spread, *, on_epoch, verbose):
         super().__init__()
-        self.out, self.feed, self.recipe = out, feed, recipe
+        self.out, self.feed, self.recipe, self.spread = out, feed, recipe, spread
         self.on_epoch, self.verbose, self.history = on_epoch, verbose, []
 
     def restore(self, learner) -> int:
@@ -458,11 +568,15 @@ class _State(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}, "learning_rate": rate}
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
+        process = self.spread.process
+        path = self.out / "state" / f"epoch-{epoch + 1:04}.weights.h5"
+        unfinished = path.with_name(f"unfinished-{process}.weights.h5")
+        self.model.save_weights(unfinished, overwrite=True)  # all processes take part in this
+        if process:
+            unfinished.unlink(missing_ok=True)
+            return
         history = pd.DataFrame(self.history)
         _write(self.out / "history.csv", history.to_csv(index=False))
-        path = self.out / "state" / f"epoch-{epoch + 1:04}.weights.h5"
-        unfinished = path.with_name("unfinished.weights.h5")
-        self.model.save_weights(unfinished, overwrite=True)
         os.replace(unfinished, path)
         for old in path.parent.glob("epoch-*.weights.h5"):
             if old != path:
@@ -478,9 +592,9 @@ class _State(keras.callbacks.Callback):
             self.on_epoch(history)
 
 
-def _finish(model, recipe, data, out, history):
+def _finish(model, recipe, data, out, history, spread):
     """Writes metrics and the model with its card, and drops the checkpoint."""
-    if recipe.precision != "float32":
+    if recipe.precision != "float32" or spread.devices > 1:
         trained, model = model, models.build(recipe.model, **recipe.options)
         model.set_weights(trained.get_weights())
     seen = cleaning.picture_hashes(data.of("train").images)
@@ -502,8 +616,12 @@ def _finish(model, recipe, data, out, history):
         "backend": keras.backend.backend(),
         "versions": {"python": platform.python_version(), "keras": keras.__version__},
         "hardware": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        "devices": spread.devices,
         "date": datetime.date.today().isoformat(),
     }
+    if spread.process:
+        spread.agree(len(history), out)  # waits until process 0 has written
+        return model
     for name in _borrowed(recipe):
         card.setdefault("built on", {})[str(name)] = models.read_card(name)
         before = models.read_seen(name)
@@ -511,7 +629,8 @@ def _finish(model, recipe, data, out, history):
     _write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     models.save(model, out / "model.keras", card=card, seen=seen)
     for checkpoint in (out / "state").glob("*.weights.h5"):
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
+    spread.agree(len(history), out)
     return model
 
 
