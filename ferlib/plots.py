@@ -7,6 +7,7 @@ the array of Axes of their figure.
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.ticker import LogLocator
 from sklearn import metrics
 
 from ferlib.labels import EMOTIONS, FERPLUS, PALETTE
@@ -687,6 +688,8 @@ def accuracy_against_cost(table, *, cost="ms_per_picture", ax=None, title=None):
     for name, row in table.iterrows():
         ax.annotate(name, (row[cost], row.accuracy), (6, 4), textcoords="offset points", fontsize=8)
     ax.set(xscale="log", xlabel=cost.replace("_", " "), ylabel="accuracy")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter("")
     ax.margins(x=0.4)
     ax.grid(alpha=0.3)
