@@ -233,7 +233,7 @@ def learning_curves(history, *, axes=None, title=None):
             if column in history:
                 ax.plot(epochs, history[column], style, marker=".", color="#333333", label=split)
         ax.set(xlabel="epoch", ylabel=key)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(alpha=0.3)
         ax.legend()
     axes[0].figure.suptitle(title or "")
