@@ -685,8 +685,9 @@ def accuracy_against_cost(table, *, cost="ms_per_picture", ax=None, title=None):
     table = table.dropna(subset=[cost, "accuracy"])
     ends = _ends(table.accuracy, table.low, table.high)
     ax.errorbar(table[cost], table.accuracy, yerr=ends, fmt="o", color="#2f6db5", capsize=3)
-    for name, row in table.iterrows():
-        ax.annotate(name, (row[cost], row.accuracy), (6, 4), textcoords="offset points", fontsize=8)
+    for number, (name, row) in enumerate(table.sort_values(cost).iterrows()):
+        beside = (6, -11 if number % 2 else 4)  # so that neighbours do not cover each other
+        ax.annotate(name, (row[cost], row.accuracy), beside, textcoords="offset points", fontsize=8)
     ax.set(xscale="log", xlabel=cost.replace("_", " "), ylabel="accuracy")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
