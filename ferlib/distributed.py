@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 
-from ferlib import suite
+from ferlib import files
 
 DEATHS = 5
 """How often in a row a worker may die without having finished a trial."""
@@ -58,7 +58,7 @@ def run(command, out, *, workers: int, address: str = "", join: str = "") -> Non
     gpu = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     place = {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port, "no_grpc_proxy": host}
     common = {**cores, **gpu, **os.environ, **place, "FERLIB_SUPERVISED": "1"}
-    held, deaths = suite._hold(pathlib.Path(out) / "workers" / machine, wait=5), Counter()
+    held, deaths = files.hold(pathlib.Path(out) / "workers" / machine, wait=5), Counter()
 
     with held, contextlib.ExitStack() as processes:
 

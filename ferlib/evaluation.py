@@ -308,6 +308,13 @@ def _resampled_means(table, resamples, seed) -> np.ndarray:
     return np.concatenate(means)
 
 
+def _mean(values, resamples, seed) -> Estimate:
+    """The mean of numbers [N], with the ends of its bootstrap interval."""
+    column = np.asarray(values, dtype=float)[:, None]
+    ends = np.percentile(_resampled_means(column, resamples, seed), (2.5, 97.5))
+    return Estimate(float(column.mean()), *ends.tolist())
+
+
 def mcnemar(a: Report, b: Report) -> dict:
     """Tests whether two models differ in accuracy on the same pictures.
 
@@ -539,12 +546,7 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
         "majority": table["majority"] == table["label"],
         "ceiling": emotions.max(axis=1) / emotions.sum(axis=1),
     }
-    noise = {}
-    for key, column in ((key, np.array(one, float)[:, None]) for key, one in values.items()):
-        if len(column):
-            ends = np.percentile(_resampled_means(column, resamples, seed), (2.5, 97.5))
-            noise[key] = Estimate(float(column.mean()), *ends.tolist())
-    return noise
+    return {key: _mean(one, resamples, seed) for key, one in values.items() if len(one)}
 
 
 def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict:
@@ -572,10 +574,8 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
     majority = votes.argmax(axis=1)
     kept = (votes.max(axis=1) > votes.sum(axis=1) / 2) & (majority < FERPLUS.index("unknown"))
     label = np.array([FERPLUS_TO_LABEL.get(column, -1) for column in range(len(FERPLUS))])[majority]
-    right = (report.predicted == label)[kept].astype(float)[:, None]
-    ends = np.percentile(_resampled_means(right, resamples, seed), (2.5, 97.5))
+    accuracy = _mean((report.predicted == label)[kept], resamples, seed)
     counts = {"left_out": int((~kept).sum()), "contempt": int((label[kept] < 0).sum())}
-    accuracy = Estimate(float(right.mean()), *ends.tolist())
     return {"accuracy": accuracy, "pictures": int(kept.sum())} | counts
 
 

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import ferlib
-from ferlib import suite
+from ferlib import files, suite
 from ferlib.sources import HANDLE, project_folder
 
 PACKAGE = Path(__file__).resolve().parent
@@ -103,12 +103,12 @@ def pack(notebook, *, to: str = "kaggle", out, user: str | None = None) -> Path:
         about = {"id": f"{user}/{WEIGHTS}", "title": "ferlib weights"}
         about |= {"description": "Models trained on FER2013 by ferlib, under the MIT licence."}
         about |= {"licenses": [{"name": "other"}]}  # Kaggle's list has no MIT
-        _write(out / WEIGHTS / "dataset-metadata.json", about)
+        files.write_json(out / WEIGHTS / "dataset-metadata.json", about)
     if to == "kaggle":
         about = _metadata(source, user, bool(apart))
         about["enable_gpu"] = "training" in used
         about["enable_internet"] = any('"imagenet"' in cell.source for cell in cells)
-        _write(out / "kernel-metadata.json", about)
+        files.write_json(out / "kernel-metadata.json", about)
     return out / source.name
 
 
@@ -154,7 +154,3 @@ def _metadata(source, user, apart):
         "kernel_sources": [],
         "model_sources": [],
     }
-
-
-def _write(path, value):
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ferlib import sources
+from ferlib import files, sources
 
 PROFILES = {"smoke": 700, "quick": None, "full": None}
 """The profiles, and the most pictures that each uses (None: all)."""
@@ -75,30 +75,6 @@ def _check_cells():
         raise ValueError(f"No parameter {unknown} in this notebook; it has {', '.join(known)}.")
     for name, about in known.items():
         _accept(name, shell.user_ns[name], *about)
-
-
-def _hold(folder, *, wait):
-    """Locks a folder, waiting up to `wait` seconds for a process that is about to end."""
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / ".pid"
-    try:
-        held = FileLock(folder / ".lock", is_singleton=True).acquire(timeout=wait)
-    except Timeout:
-        raise RuntimeError(
-            f"{folder} is in use by process {owner.read_text() if owner.exists() else '?'}. Wait "
-            "until it ends, or choose another folder (--name of a run, out of a notebook)."
-        ) from None
-    owner.write_text(str(os.getpid()))
-    return held
-
-
-def _write(path, value):
-    """Writes JSON in one step: nobody reads half of it."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def _ask(command):
@@ -240,7 +216,7 @@ class Stage:
         from ferlib import evaluation
 
         self.metrics |= evaluation.plain(metrics)
-        _write(self.out / "metrics.json", self.metrics)
+        files.write_json(self.out / "metrics.json", self.metrics)
 
 
 def begin(
@@ -267,7 +243,7 @@ def begin(
     _check(profile, seed)
     default = sources.project_folder() / "runs" / profile / name
     folder = Path(out).expanduser().resolve() if out else default
-    lock = _hold(folder, wait=15)
+    lock = files.hold(folder, wait=15)
     _divert(folder / "log.txt")
     stage = Stage(name, profile, seed, folder, _load(data)[0], lock)
     print(_describe(stage.loaded, PROFILES[profile]))
@@ -505,7 +481,7 @@ def run(
     folder = project / "runs" / (name or profile)
     # A kernel must find this ferlib, also where it is not installed.
     os.environ["PYTHONPATH"] = f"{PACKAGE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    with _hold(folder, wait=0):
+    with files.hold(folder, wait=0):
         data, source = _load(data)
         _say(_describe(data, PROFILES[profile]))
         manifest = _manifest(folder, profile, seed, data)
@@ -516,7 +492,7 @@ def run(
                 break
         problem = entry["problem"] and f"{stage} failed. {entry['problem']}"
         manifest |= {"status": entry["status"], "problem": problem}
-        _write(folder / "manifest.json", manifest)
+        files.write_json(folder / "manifest.json", manifest)
         _report(manifest, folder)
     return manifest | {"folder": str(folder)}
 
@@ -550,7 +526,7 @@ def _stage(folder, path, given, data, source, timeout, manifest):
     _say(f"{stage}: running")
     entry = {"status": "running", "key": key, "parameters": given, "data": data.title}
     manifest["stages"] = dict(sorted((manifest["stages"] | {stage: entry}).items()))
-    _write(folder / "manifest.json", manifest)
+    files.write_json(folder / "manifest.json", manifest)
     began = time.time()
     problem = _execute(path, executed, given | {"data": source, "out": str(out)}, timeout)
     if lacks := [name for name in makes if not any(out.glob(name))]:
@@ -560,7 +536,7 @@ def _stage(folder, path, given, data, source, timeout, manifest):
     made = [path.relative_to(folder).as_posix() for path in made]
     entry |= {"status": "failed" if problem else "done", "problem": problem, "outputs": made}
     entry["seconds"] = round(time.time() - began, 1)
-    _write(folder / "manifest.json", manifest)
+    files.write_json(folder / "manifest.json", manifest)
     _say(f"{stage}: {entry['status']} after {entry['seconds']:.0f} s")
     return entry
 

@@ -6,7 +6,6 @@ So a training that is started again replays the unfinished epoch and ends as it 
 bit for bit on a CPU.
 """
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -20,9 +19,10 @@ import time
 
 import numpy as np
 
-from ferlib import batches, cleaning, models
+from ferlib import batches, cleaning, files, models
 from ferlib.backend import keras
 from ferlib.batches import Augmentation
+from ferlib.devices import Spread
 
 ops = keras.ops
 
@@ -113,7 +113,7 @@ class Recipe:
 
     def to_json(self, path):
         """Writes the recipe to a file."""
-        _write(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        files.write(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
     @classmethod
     def from_json(cls, path) -> "Recipe":
@@ -152,16 +152,6 @@ RECIPES = {
         mixup=0.2,
         ema=0.998,
     ),
-    "compact_ferplus": Recipe(
-        options={"dropout": 0.4},
-        epochs=80,
-        learning_rate=3e-3,
-        weight_decay=0.05,
-        label_smoothing=0.0,
-        augmentation=Augmentation(shift=0.1, rotation=15, zoom=0.2, contrast=0.0, erase=0.4),
-        ema=0.998,
-        ferplus_weight=1.0,
-    ),
     "tiny": Recipe(
         model="tiny",
         options={"dropout": 0.1},
@@ -197,6 +187,10 @@ RECIPES = {
     ),
 }
 """The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these."""
+
+RECIPES["compact_ferplus"] = RECIPES["compact"].replace(
+    label_smoothing=0.0, mixup=0.0, ferplus_weight=1.0
+)
 
 
 def recipe(name_or_path) -> Recipe:
@@ -260,7 +254,7 @@ def train(
             minutes, when JAX itself ends this process with a message).
     """
     out = pathlib.Path(out)
-    spread = _Spread.over(devices)
+    spread = Spread.over(devices)
     _claim(out, recipe, data, overwrite)
     if (out / "model.keras").exists():
         return models.load(out / "model.keras")
@@ -272,7 +266,7 @@ def train(
     _make_deterministic()
     wanted, verbose = _targets(pictures, recipe), verbose and not spread.process
     keras.utils.set_random_seed(recipe.seed)
-    with spread.scope, _told_of_lost_processes(spread):
+    with spread.scope, spread.telling_of_losses():
         model = learned = _build(recipe)
         inputs = pictures.images, np.asarray(held_out.images)[..., None]
         if recipe.head_only:
@@ -305,89 +299,6 @@ def train(
     return _finish(model, recipe, data, out, state.history, spread)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Spread:
-    """What a training is spread over: models built in `scope` are copied to all devices."""
-
-    scope: contextlib.AbstractContextManager = contextlib.nullcontext()
-    devices: int = 1
-    process: int = 0
-    processes: int = 1
-
-    @classmethod
-    def over(cls, devices):
-        """Finds the devices, and first waits for the other processes, where there are any."""
-        backend = keras.backend.backend()
-        if devices == "one":
-            return cls()
-        if devices != "all" or backend not in ("tensorflow", "jax"):
-            raise ValueError(
-                f'devices is {devices!r}; it must be "one", or "all" on TensorFlow or JAX.'
-            )
-        if backend == "tensorflow":
-            import tensorflow as tf
-
-            found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-            scope = tf.distribute.MirroredStrategy([device.name for device in found]).scope()
-            return cls(scope, len(found)) if len(found) > 1 else cls()
-        import jax
-
-        if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
-            if not jax.distributed.is_initialized():
-                keras.distribution.initialize()
-        if jax.device_count() == 1:
-            return cls()
-        scope = keras.distribution.DataParallel(auto_shard_dataset=False).scope()
-        return cls(scope, jax.device_count(), jax.process_index(), jax.process_count())
-
-    def check(self, recipe, batch_size):
-        """Refuses what cannot be shared evenly."""
-        if self.devices > 1 and recipe.head_only:
-            raise ValueError("Only a classifier of features is trained: one device is enough.")
-        if batch_size % self.devices:
-            raise ValueError(
-                f"A batch of {batch_size} pictures cannot be shared evenly among {self.devices} "
-                "devices: change batch_size."
-            )
-
-    def agree(self, done, out):
-        """Refuses to go on where the processes do not see the same checkpoint."""
-        if self.processes > 1:
-            from jax.experimental import multihost_utils
-
-            if np.ptp(multihost_utils.process_allgather(np.array(done))):
-                raise ValueError(f"{out} must be one folder that all processes share.")
-        return done
-
-    def share_of(self, size):
-        """Gives this process's part of a batch of about so many pictures."""
-        return max(size // self.devices, 1) * self.devices // self.processes
-
-    def share(self, *arrays):
-        """Gives this process's rows, as many on each device; rows that fill up weigh nothing."""
-        if self.devices == 1:
-            return arrays
-        count = len(arrays[0])
-        rows = np.arange(-(-count // self.devices) * self.devices)
-        weights = np.where(rows < count, len(rows) / count, 0).astype("float32")
-        mine = slice(self.process, None, self.processes)
-        return *(x[rows[mine] % count] for x in arrays), weights[mine]
-
-
-@contextlib.contextmanager
-def _told_of_lost_processes(spread):
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:  # JAX raises either where a connection breaks
-        if spread.processes == 1:
-            raise
-        raise RuntimeError(
-            f"Process {spread.process} of {spread.processes} cannot go on "
-            f"({str(error).splitlines()[0]}). If another process has ended, start all of them "
-            "again: they go on after the last epoch."
-        ) from error
-
-
 def _claim(out, recipe, data, overwrite):
     """Makes `out` the folder of this recipe on this data."""
     identity = {"recipe": dataclasses.asdict(recipe), "data": data.fingerprint}
@@ -414,7 +325,7 @@ def _claim(out, recipe, data, overwrite):
     (out / "model.keras").unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe.to_json(out / "recipe.json")
-    _write(path, json.dumps(identity))
+    files.write(path, json.dumps(identity))
 
 
 def _borrowed(recipe):
@@ -576,7 +487,7 @@ class _State(keras.callbacks.Callback):
             unfinished.unlink(missing_ok=True)
             return
         history = pd.DataFrame(self.history)
-        _write(self.out / "history.csv", history.to_csv(index=False))
+        files.write(self.out / "history.csv", history.to_csv(index=False))
         os.replace(unfinished, path)
         for old in path.parent.glob("epoch-*.weights.h5"):
             if old != path:
@@ -626,18 +537,9 @@ def _finish(model, recipe, data, out, history, spread):
         card.setdefault("built on", {})[str(name)] = models.read_card(name)
         before = models.read_seen(name)
         seen = seen if before is None else np.union1d(seen, before)
-    _write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    files.write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     models.save(model, out / "model.keras", card=card, seen=seen)
     for checkpoint in (out / "state").glob("*.weights.h5"):
         checkpoint.unlink(missing_ok=True)
     spread.agree(len(history), out)
     return model
-
-
-def _write(path, text):
-    """Writes a file whole or not at all."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)

@@ -21,7 +21,7 @@ from keras_tuner import oracles
 from keras_tuner.engine.base_tuner import BaseTuner
 # isort: on
 
-from ferlib import distributed, training
+from ferlib import distributed, files, training
 from ferlib.batches import Augmentation
 from ferlib.training import Recipe
 
@@ -185,7 +185,7 @@ def _claim(folder, asked, overwrite):
                 f"{folder} holds another search. Give another folder, or remove this one."
             )
         shutil.rmtree(folder)
-    training._write(path, json.dumps(asked))
+    files.write(path, json.dumps(asked))
     begun = json.loads(books.read_text())["start_order"] if books.exists() else []
     for trial in folder.glob("trial_*/trial.json"):
         if trial.parent.name.removeprefix("trial_") not in begun:
@@ -223,15 +223,15 @@ class _Durable:
 
     def write_table(self):
         table = read_trials(self.told[0])
-        training._write(self.told[0] / "trials.csv", table.to_csv(index=False))
+        files.write(self.told[0] / "trials.csv", table.to_csv(index=False))
         return table
 
     def save(self):
-        training._write(self._get_oracle_fname(), json.dumps(self.get_state()))
+        files.write(self._get_oracle_fname(), json.dumps(self.get_state()))
 
     def _save_trial(self, trial):
         path = pathlib.Path(self._get_trial_dir(trial.trial_id)) / "trial.json"
-        training._write(path, json.dumps(trial.get_state()))
+        files.write(path, json.dumps(trial.get_state()))
 
 
 class _Tuner(BaseTuner):
@@ -263,7 +263,7 @@ class _Tuner(BaseTuner):
                 del _graph_gradients()[name]
             keras.utils.clear_session()
             end |= {"seconds": time.perf_counter() - started, "memory_mb": _memory()}
-            training._write(folder / "end.json", json.dumps(end))
+            files.write(folder / "end.json", json.dumps(end))
 
     def pre_create_trial(self):
         time.sleep(self.pause)
@@ -274,7 +274,7 @@ class _Tuner(BaseTuner):
 
     def save(self):
         if self._is_worker():
-            training._write(self._get_tuner_fname(), "{}")  # says when a trial was last finished
+            files.write(self._get_tuner_fname(), "{}")  # says when a trial was last finished
         else:
             self.oracle.save()
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from ferlib import batches, drawn, models, training
+from ferlib.devices import Spread
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = training.Recipe(
@@ -189,7 +190,7 @@ def test_the_parts_of_a_batch_make_it_up():
 
 def test_every_picture_of_val_counts_once_however_it_is_shared():
     x, y = np.arange(29), np.arange(29)
-    parts = [training._Spread(devices=4, process=k, processes=2).share(x, y) for k in range(2)]
+    parts = [Spread(devices=4, process=k, processes=2).share(x, y) for k in range(2)]
     assert [len(part[0]) for part in parts] == [16, 16]
     rows, _, weights = (np.concatenate([part[i] for part in parts]) for i in range(3))
     assert sorted(rows[weights > 0]) == list(x)
@@ -199,6 +200,6 @@ def test_every_picture_of_val_counts_once_however_it_is_shared():
 def test_devices_that_cannot_share_a_batch_are_refused(monkeypatch, faces, tmp_path):
     with pytest.raises(ValueError, match='it must be "one", or "all"'):
         training.train(RECIPE, faces, tmp_path, devices="both")
-    monkeypatch.setattr(training._Spread, "over", lambda devices: training._Spread(devices=3))
+    monkeypatch.setattr(Spread, "over", lambda devices: Spread(devices=3))
     with pytest.raises(ValueError, match="batch of 32 pictures cannot be shared .* 3 devices"):
         training.train(RECIPE, faces, tmp_path, devices="all")

@@ -261,10 +261,7 @@ class TestStage:
         assert set(stage.data.names) <= set(stage.loaded.names)
 
     def test_another_process_is_kept_out(self, stage):
-        code = (
-            "import sys; from ferlib import suite; from pathlib import Path\n"
-            "suite._hold(Path(sys.argv[1]), wait=0)"
-        )
+        code = "import sys; from ferlib import files\nfiles.hold(sys.argv[1], wait=0)"
         told = subprocess.run(
             [sys.executable, "-c", code, stage.out],
             capture_output=True,

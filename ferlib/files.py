@@ -1,0 +1,50 @@
+"""Files that appear whole or not at all, and folders that one process at a time works in."""
+
+import json
+import os
+import pathlib
+
+
+def write(path, text: str):
+    """Writes a text file in one step: nobody reads half of it, however this process ends.
+
+    Args:
+        path: Where to write; its folder is made.
+        text: What to write, in UTF-8.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def write_json(path, value):
+    """Writes a value as indented JSON in one step."""
+    write(path, json.dumps(value, indent=1) + "\n")
+
+
+def hold(folder, *, wait: float):
+    """Locks a folder until the lock that is returned is released or its process ends.
+
+    Args:
+        folder: The folder; it is made.
+        wait: Seconds to wait for another process that is about to end.
+
+    Raises:
+        RuntimeError: If another process holds it; names the process.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = folder / ".pid"
+    try:
+        held = FileLock(folder / ".lock", is_singleton=True).acquire(timeout=wait)
+    except Timeout:
+        raise RuntimeError(
+            f"{folder} is in use by process {owner.read_text() if owner.exists() else '?'}. Wait "
+            "until it ends, or choose another folder (--name of a run, out of a notebook)."
+        ) from None
+    owner.write_text(str(os.getpid()))
+    return held
