@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from ferlib import batches, cleaning, files, models
+from ferlib import batches, cleaning, evaluation, files, models
 from ferlib.backend import keras
 from ferlib.batches import Augmentation
 from ferlib.devices import Spread
@@ -50,9 +50,10 @@ class Recipe:
         ema: Momentum of the moving average of the weights, a step; 0 for none. The average is
             what is validated and saved.
         ferplus_weight: Share of FER+'s votes in the targets.
-        teachers: Trained models (`.keras` files or shipped names) whose mean answer to each
-            training picture and its mirror image is part of the target (distillation, Hinton et
-            al. 2015, arXiv:1503.02531).
+        teachers: Trained models (`.keras` files or shipped names), or names of `RECIPES` that are
+            trained first, whose mean answer to ten views of each training picture is part of the
+            target (distillation, Hinton et al. 2015, arXiv:1503.02531; from a teacher of the same
+            form, Furlanello et al. 2018, arXiv:1805.04770).
         teacher_weight: Their share of the target.
         class_weights: Whether rare labels weigh more.
         seed: Seed of weights, order, augmentation, mixup and dropout.
@@ -143,7 +144,7 @@ RECIPES = {
         label_smoothing=0.0,
         augmentation=None,
     ),
-    "compact": Recipe(
+    "compact_first": Recipe(
         options={"dropout": 0.4},
         epochs=80,
         learning_rate=3e-3,
@@ -188,7 +189,10 @@ RECIPES = {
 }
 """The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these."""
 
-RECIPES["compact_ferplus"] = RECIPES["compact"].replace(
+RECIPES["compact"] = RECIPES["compact_first"].replace(
+    options={"dropout": 0.3}, label_smoothing=0.0, teachers=["compact_first"], teacher_weight=0.7
+)
+RECIPES["compact_ferplus"] = RECIPES["compact_first"].replace(
     label_smoothing=0.0, mixup=0.0, ferplus_weight=1.0
 )
 
@@ -225,6 +229,8 @@ def train(
     Writes into `out`: `model.keras`, `history.csv` (a row an epoch), `recipe.json`,
     `metrics.json`, and `state/` with the last epoch's checkpoint. Where `out` already holds the
     finished training of this recipe on this data, the model is only loaded.
+
+    Teachers that are recipes are trained first, each in its folder in `out/teachers`.
 
     Where only the classifier of a transfer model is trained, on pictures that are not changed,
     its features are computed once, kept in `out/features`, and trained on instead.
@@ -263,8 +269,11 @@ def train(
         raise ValueError(f"{data.origin} has no pictures in train or none in val.")
 
     spread.check(recipe, min(recipe.batch_size, len(pictures)))
+    for name in filter(_is_recipe, recipe.teachers):
+        given = {"devices": devices, "overwrite": overwrite, "verbose": verbose}
+        train(RECIPES[name], data, _borrowed(recipe, out)[name].parent, **given)
     _make_deterministic()
-    wanted, verbose = _targets(pictures, recipe), verbose and not spread.process
+    wanted, verbose = _targets(pictures, recipe, out), verbose and not spread.process
     keras.utils.set_random_seed(recipe.seed)
     with spread.scope, spread.telling_of_losses():
         model = learned = _build(recipe)
@@ -302,9 +311,11 @@ def train(
 def _claim(out, recipe, data, overwrite):
     """Makes `out` the folder of this recipe on this data."""
     identity = {"recipe": dataclasses.asdict(recipe), "data": data.fingerprint}
-    for name in _borrowed(recipe):
-        content = models.find(name).read_bytes()
-        identity[f"content of {name}"] = hashlib.sha256(content).hexdigest()[:16]
+    for name, file in _borrowed(recipe, out).items():
+        if _is_recipe(name):
+            identity[f"recipe of {name}"] = dataclasses.asdict(RECIPES[name])
+        else:
+            identity[f"content of {name}"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     identity = json.loads(json.dumps(identity))
     path = out / "state" / "identity.json"
     if path.exists():
@@ -328,23 +339,26 @@ def _claim(out, recipe, data, overwrite):
     files.write(path, json.dumps(identity))
 
 
-def _borrowed(recipe):
-    """Names the trained models that a recipe builds on."""
-    return [recipe.init] * bool(recipe.init) + list(recipe.teachers)
+def _borrowed(recipe, out):
+    """Gives the files of the models that a recipe builds on, by their names in it."""
+    return {
+        name: out / "teachers" / name / "model.keras" if _is_recipe(name) else models.find(name)
+        for name in filter(None, (recipe.init, *recipe.teachers))
+    }
 
 
-def _targets(pictures, recipe):
+def _is_recipe(teacher):
+    """Says whether a teacher has yet to be trained."""
+    return teacher in RECIPES and teacher not in models.shipped()
+
+
+def _targets(pictures, recipe, out):
     """Gives what the training pictures are to be answered with: float32 [N, 7]."""
     wanted = batches.targets(pictures.labels, pictures.votes, ferplus_weight=recipe.ferplus_weight)
     if not recipe.teachers:
         return wanted
-    images = np.asarray(pictures.images)[..., None]
-    teachers = [models.load(name) for name in recipe.teachers]
-    answers = [
-        teacher.predict(view, batch_size=256, verbose=0)
-        for teacher in teachers
-        for view in (images, images[:, :, ::-1])
-    ]
+    teachers = [models.load(_borrowed(recipe, out)[name]) for name in recipe.teachers]
+    answers = [evaluation.predict(teacher, pictures.images, tta="ten") for teacher in teachers]
     taught = np.mean(answers, axis=0, dtype="float32")
     return (1 - recipe.teacher_weight) * wanted + recipe.teacher_weight * taught
 
@@ -533,9 +547,9 @@ def _finish(model, recipe, data, out, history, spread):
     if spread.process:
         spread.agree(len(history), out)  # waits until process 0 has written
         return model
-    for name in _borrowed(recipe):
-        card.setdefault("built on", {})[str(name)] = models.read_card(name)
-        before = models.read_seen(name)
+    for name, file in _borrowed(recipe, out).items():
+        card.setdefault("built on", {})[name] = models.read_card(file)
+        before = models.read_seen(file)
         seen = seen if before is None else np.union1d(seen, before)
     files.write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     models.save(model, out / "model.keras", card=card, seen=seen)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ferlib import cleaning, drawn, models, training
+from ferlib import cleaning, drawn, evaluation, models, training
 from ferlib.training import Recipe
 
 SMALL = Recipe(
@@ -150,13 +150,28 @@ def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
         epochs=25, augmentation=None, label_smoothing=0, teachers=[teacher], teacher_weight=1.0
     )
     student = training.train(recipe, data, tmp_path / "student", verbose=False)
-    images = data.of("train").images[..., None]
-    views = [models.load(teacher).predict(x, verbose=0) for x in (images, images[:, :, ::-1])]
-    taught, learned = np.mean(views, axis=0), student.predict(images, verbose=0)
+    images = data.of("train").images
+    taught, learned = (
+        evaluation.predict(x, images, tta=y) for x, y in ((teacher, "ten"), (student, "none"))
+    )
     assert np.abs(learned - taught).mean() < 0.05
     assert models.read_card(tmp_path / "student/model.keras")["built on"][teacher]["recipe"]
     with pytest.raises(FileNotFoundError, match="No model 'nobody'"):
         training.train(SMALL.replace(teachers=["nobody"]), data, tmp_path / "other")
+
+
+def test_a_teacher_that_is_a_recipe_is_trained_first(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(training.RECIPES, "first", SMALL.replace(epochs=2))
+    taught = SMALL.replace(epochs=1, teachers=["first"])
+    training.train(taught, data, tmp_path)
+    card = models.read_card(tmp_path / "model.keras")
+    assert card["built on"]["first"]["recipe"]["epochs"] == 2
+    assert len(pd.read_csv(tmp_path / "teachers/first/history.csv")) == 2
+    training.train(taught, data, tmp_path)
+    assert capsys.readouterr().out.count("epoch ") == 3
+    monkeypatch.setitem(training.RECIPES, "first", SMALL)
+    with pytest.raises(FileExistsError, match="recipe of first"):
+        training.train(taught, data, tmp_path)
 
 
 def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):

@@ -60,7 +60,9 @@ def main():
     parser.add_argument("--out", help="folder that keeps the trainings")
     args = parser.parse_args()
     data = cleaning.prepare(args.source)
-    recipes = {name: training.RECIPES[name] for name in ("classic", "compact_quick", "compact")}
+    recipes = {
+        name: training.RECIPES[name] for name in ("classic", "compact_quick", "compact_first")
+    }
     if args.rate:
         recipes["classic"] = recipes["classic"].replace(learning_rate=args.rate)
     pictures, rows = len(data.of("train")), {}
