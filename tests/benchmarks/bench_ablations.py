@@ -4,12 +4,14 @@
         [--only "mixup,EMA"]
 
 All recipes are trained with the same seeds, data and epochs, a schedule shorter than the shipped
-one. A run that was stopped goes on, and the table (also in DIR/ablations.csv) holds what is there.
+one. A run that was stopped goes on, and the table (also in DIR/ablations.csv) holds what is there,
+so two processes can share the work: each on a core of its own, with other lines in `--only`.
 Accuracies are on val; choices are made on them.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -25,7 +27,7 @@ def change(**fields):
 
 
 VARIATIONS = {
-    "as shipped": {},
+    "unchanged": {},
     "no augmentation": {"augmentation": None},
     "flips alone": change(shift=0, rotation=0, zoom=0, erase=0),
     "all pictures interpolated": change(sharp=0.0),
@@ -37,11 +39,23 @@ VARIATIONS = {
     "no EMA": {"ema": 0.0},
     "no dropout": {"options": BASE.options | {"dropout": 0.0}},
     "no squeeze-and-excitation": {"options": BASE.options | {"squeeze": False}},
-    "whole picture, no crop": {"options": BASE.options | {"crop": 48}},
+    "whole picture without crop": {"options": BASE.options | {"crop": 48}},
     "SGD with Nesterov": {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4},
     "class weights": {"class_weights": True},
-    "FER+ votes, 0.3 of the target": {"ferplus_weight": 0.3},
+    "FER+ votes as 0.3 of the target": {"ferplus_weight": 0.3},
 }
+
+
+def summary(out: Path) -> pd.DataFrame:
+    """Puts together all finished trainings in a folder, whichever process made them."""
+    rows = [
+        {"variation": name, **json.loads(path.read_text())}
+        for name in VARIATIONS
+        for path in sorted((out / name.replace(" ", "_")).glob("*/metrics.json"))
+    ]
+    table = pd.DataFrame(rows).groupby("variation").val_accuracy.agg(["mean", "std", "count"])
+    table["against unchanged"] = table["mean"] - table["mean"].get("unchanged", float("nan"))
+    return table.sort_values("mean", ascending=False)
 
 
 def main():
@@ -52,21 +66,16 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", help="some of the variations, with commas between")
     args = parser.parse_args()
-    data = cleaning.prepare(args.source)
     names = [name.strip() for name in args.only.split(",") if name] or list(VARIATIONS)
-    rows = []
-    for seed in range(args.seeds):
-        for name in names:
-            recipe = BASE.replace(**VARIATIONS[name], epochs=args.epochs, seed=seed)
-            folder = args.out / name.replace(" ", "_") / str(seed)
-            print(f"{name}, seed {seed}", flush=True)
-            training.train(recipe, data, folder, verbose=False)
-            made = json.loads((folder / "metrics.json").read_text())
-            rows.append({"variation": name, "seed": seed} | made)
-            table = pd.DataFrame(rows).groupby("variation", sort=False).val_accuracy
-            table = table.agg(["mean", "std", "count"]).sort_values("mean", ascending=False)
-            table["against shipped"] = table["mean"] - table["mean"].get("as shipped", float("nan"))
-            table.to_csv(args.out / "ablations.csv")
+    if unknown := set(names) - set(VARIATIONS):
+        parser.error(f"no variation {', '.join(unknown)}; there are {', '.join(VARIATIONS)}")
+    data = cleaning.prepare(args.source)
+    for seed, name in itertools.product(range(args.seeds), names):
+        recipe = BASE.replace(**VARIATIONS[name], epochs=args.epochs, seed=seed)
+        print(f"{name}, seed {seed}", flush=True)
+        training.train(recipe, data, args.out / name.replace(" ", "_") / str(seed), verbose=False)
+        table = summary(args.out)
+        table.to_csv(args.out / "ablations.csv")
     print(f"\nval accuracy of {data.title} after {args.epochs} epochs\n{table.round(4)}")
 
 
