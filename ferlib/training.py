@@ -269,9 +269,9 @@ def train(
         raise ValueError(f"{data.origin} has no pictures in train or none in val.")
 
     spread.check(recipe, min(recipe.batch_size, len(pictures)))
-    for name in filter(_is_recipe, recipe.teachers):
+    for name in _untrained(recipe):
         given = {"devices": devices, "overwrite": overwrite, "verbose": verbose}
-        train(RECIPES[name], data, _borrowed(recipe, out)[name].parent, **given)
+        train(RECIPES[name], data, out / "teachers" / name, **given)
     _make_deterministic()
     wanted, verbose = _targets(pictures, recipe, out), verbose and not spread.process
     keras.utils.set_random_seed(recipe.seed)
@@ -312,7 +312,7 @@ def _claim(out, recipe, data, overwrite):
     """Makes `out` the folder of this recipe on this data."""
     identity = {"recipe": dataclasses.asdict(recipe), "data": data.fingerprint}
     for name, file in _borrowed(recipe, out).items():
-        if _is_recipe(name):
+        if name in _untrained(recipe):
             identity[f"recipe of {name}"] = dataclasses.asdict(RECIPES[name])
         else:
             identity[f"content of {name}"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
@@ -341,15 +341,14 @@ def _claim(out, recipe, data, overwrite):
 
 def _borrowed(recipe, out):
     """Gives the files of the models that a recipe builds on, by their names in it."""
-    return {
-        name: out / "teachers" / name / "model.keras" if _is_recipe(name) else models.find(name)
-        for name in filter(None, (recipe.init, *recipe.teachers))
-    }
+    found = {name: out / "teachers" / name / "model.keras" for name in _untrained(recipe)}
+    there = filter(None, {recipe.init, *recipe.teachers} - found.keys())
+    return found | {name: models.find(name) for name in sorted(there)}
 
 
-def _is_recipe(teacher):
-    """Says whether a teacher has yet to be trained."""
-    return teacher in RECIPES and teacher not in models.shipped()
+def _untrained(recipe):
+    """Names the teachers that are recipes themselves."""
+    return [name for name in recipe.teachers if name in RECIPES and name not in models.shipped()]
 
 
 def _targets(pictures, recipe, out):
