@@ -182,9 +182,9 @@ RECIPES = {
     "fine_tuned": Recipe(
         model="transfer",
         options={"backbone": "MobileNet", "weights": "imagenet", "trained": "all"},
-        epochs=12,
+        epochs=16,
         batch_size=64,
-        learning_rate=3e-4,
+        learning_rate=5e-4,
     ),
 }
 """The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these."""

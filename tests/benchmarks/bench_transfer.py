@@ -34,7 +34,7 @@ def main():
     data, rows = cleaning.prepare(args.source), {}
     common = {"backbone": args.backbone, "size": args.size, "preprocessing": args.preprocessing}
     borrowed, random = ({**common, "weights": weights} for weights in (args.weights, ""))
-    tuned = training.RECIPES["fine_tuned"].replace(epochs=args.epochs)
+    tuned = training.RECIPES["fine_tuned"].replace(epochs=args.epochs, ema=0.998)
     recipes = {
         "frozen": training.RECIPES["frozen"].replace(options=borrowed),
         "fine_tuned": tuned.replace(
