@@ -50,10 +50,9 @@ class Recipe:
         ema: Momentum of the moving average of the weights, a step; 0 for none. The average is
             what is validated and saved.
         ferplus_weight: Share of FER+'s votes in the targets.
-        teachers: Trained models (`.keras` files or shipped names), or names of `RECIPES` that are
-            trained first, whose mean answer to ten views of each training picture is part of the
-            target (distillation, Hinton et al. 2015, arXiv:1503.02531; from a teacher of the same
-            form, Furlanello et al. 2018, arXiv:1805.04770).
+        teachers: Trained models (`.keras` files or shipped names) whose mean answer to ten views
+            of each training picture is part of the target (distillation, Hinton et al. 2015,
+            arXiv:1503.02531).
         teacher_weight: Their share of the target.
         class_weights: Whether rare labels weigh more.
         seed: Seed of weights, order, augmentation, mixup and dropout.
@@ -144,7 +143,7 @@ RECIPES = {
         label_smoothing=0.0,
         augmentation=None,
     ),
-    "compact_first": Recipe(
+    "compact": Recipe(
         options={"dropout": 0.4},
         epochs=80,
         learning_rate=3e-3,
@@ -189,10 +188,7 @@ RECIPES = {
 }
 """The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these."""
 
-RECIPES["compact"] = RECIPES["compact_first"].replace(
-    options={"dropout": 0.3}, label_smoothing=0.0, teachers=["compact_first"], teacher_weight=0.7
-)
-RECIPES["compact_ferplus"] = RECIPES["compact_first"].replace(
+RECIPES["compact_ferplus"] = RECIPES["compact"].replace(
     label_smoothing=0.0, mixup=0.0, ferplus_weight=1.0
 )
 
@@ -229,8 +225,6 @@ def train(
     Writes into `out`: `model.keras`, `history.csv` (a row an epoch), `recipe.json`,
     `metrics.json`, and `state/` with the last epoch's checkpoint. Where `out` already holds the
     finished training of this recipe on this data, the model is only loaded.
-
-    Teachers that are recipes are trained first, each in its folder in `out/teachers`.
 
     Where only the classifier of a transfer model is trained, on pictures that are not changed,
     its features are computed once, kept in `out/features`, and trained on instead.
@@ -269,11 +263,8 @@ def train(
         raise ValueError(f"{data.origin} has no pictures in train or none in val.")
 
     spread.check(recipe, min(recipe.batch_size, len(pictures)))
-    for name in _untrained(recipe):
-        given = {"devices": devices, "overwrite": overwrite, "verbose": verbose}
-        train(RECIPES[name], data, out / "teachers" / name, **given)
     _make_deterministic()
-    wanted, verbose = _targets(pictures, recipe, out), verbose and not spread.process
+    wanted, verbose = _targets(pictures, recipe), verbose and not spread.process
     keras.utils.set_random_seed(recipe.seed)
     with spread.scope, spread.telling_of_losses():
         model = learned = _build(recipe)
@@ -311,11 +302,9 @@ def train(
 def _claim(out, recipe, data, overwrite):
     """Makes `out` the folder of this recipe on this data."""
     identity = {"recipe": dataclasses.asdict(recipe), "data": data.fingerprint}
-    for name, file in _borrowed(recipe, out).items():
-        if name in _untrained(recipe):
-            identity[f"recipe of {name}"] = dataclasses.asdict(RECIPES[name])
-        else:
-            identity[f"content of {name}"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    for name in _borrowed(recipe):
+        content = models.find(name).read_bytes()
+        identity[f"content of {name}"] = hashlib.sha256(content).hexdigest()[:16]
     identity = json.loads(json.dumps(identity))
     path = out / "state" / "identity.json"
     if path.exists():
@@ -339,25 +328,17 @@ def _claim(out, recipe, data, overwrite):
     files.write(path, json.dumps(identity))
 
 
-def _borrowed(recipe, out):
-    """Gives the files of the models that a recipe builds on, by their names in it."""
-    found = {name: out / "teachers" / name / "model.keras" for name in _untrained(recipe)}
-    there = filter(None, {recipe.init, *recipe.teachers} - found.keys())
-    return found | {name: models.find(name) for name in sorted(there)}
+def _borrowed(recipe):
+    """Names the trained models that a recipe builds on."""
+    return [recipe.init] * bool(recipe.init) + list(recipe.teachers)
 
 
-def _untrained(recipe):
-    """Names the teachers that are recipes themselves."""
-    return [name for name in recipe.teachers if name in RECIPES and name not in models.shipped()]
-
-
-def _targets(pictures, recipe, out):
+def _targets(pictures, recipe):
     """Gives what the training pictures are to be answered with: float32 [N, 7]."""
     wanted = batches.targets(pictures.labels, pictures.votes, ferplus_weight=recipe.ferplus_weight)
     if not recipe.teachers:
         return wanted
-    teachers = [models.load(_borrowed(recipe, out)[name]) for name in recipe.teachers]
-    answers = [evaluation.predict(teacher, pictures.images, tta="ten") for teacher in teachers]
+    answers = [evaluation.predict(name, pictures.images, tta="ten") for name in recipe.teachers]
     taught = np.mean(answers, axis=0, dtype="float32")
     return (1 - recipe.teacher_weight) * wanted + recipe.teacher_weight * taught
 
@@ -546,9 +527,9 @@ def _finish(model, recipe, data, out, history, spread):
     if spread.process:
         spread.agree(len(history), out)  # waits until process 0 has written
         return model
-    for name, file in _borrowed(recipe, out).items():
-        card.setdefault("built on", {})[name] = models.read_card(file)
-        before = models.read_seen(file)
+    for name in _borrowed(recipe):
+        card.setdefault("built on", {})[name] = models.read_card(name)
+        before = models.read_seen(name)
         seen = seen if before is None else np.union1d(seen, before)
     files.write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     models.save(model, out / "model.keras", card=card, seen=seen)

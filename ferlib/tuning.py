@@ -125,7 +125,7 @@ def tune(
         trials: How many trials. Hyperband decides for itself; for it this is the most, 0 for none.
         epochs: Epochs of a trial; under Hyperband those of the longest. A trial that Hyperband
             prolongs goes on with the weights that it has.
-        base: The recipe that trials vary; None is "compact_first".
+        base: The recipe that trials vary; None is the shipped "compact".
         space: A function of keras-tuner's HyperParameters and `base` that gives a recipe.
         seed: Seed of the choices and of every trial.
         overwrite: Whether another search in `out` is replaced.
@@ -143,7 +143,7 @@ def tune(
     supervised = distributed.end_with_supervisor()
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; known are {', '.join(METHODS)}.")
-    out, base = pathlib.Path(out), base or training.RECIPES["compact_first"]
+    out, base = pathlib.Path(out), base or training.RECIPES["compact"]
     hp = keras_tuner.HyperParameters()
     space(hp, base)
     asked = [method, epochs, seed, data.fingerprint, dataclasses.asdict(base), hp.get_config()]

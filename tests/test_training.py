@@ -160,20 +160,6 @@ def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
         training.train(SMALL.replace(teachers=["nobody"]), data, tmp_path / "other")
 
 
-def test_a_teacher_that_is_a_recipe_is_trained_first(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(training.RECIPES, "first", SMALL.replace(epochs=2))
-    taught = SMALL.replace(epochs=1, teachers=["first"])
-    training.train(taught, data, tmp_path)
-    card = models.read_card(tmp_path / "model.keras")
-    assert card["built on"]["first"]["recipe"]["epochs"] == 2
-    assert len(pd.read_csv(tmp_path / "teachers/first/history.csv")) == 2
-    training.train(taught, data, tmp_path)
-    assert capsys.readouterr().out.count("epoch ") == 3
-    monkeypatch.setitem(training.RECIPES, "first", SMALL)
-    with pytest.raises(FileExistsError, match="recipe of first"):
-        training.train(taught, data, tmp_path)
-
-
 def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
     for name, shipped in training.RECIPES.items():
         shipped.to_json(tmp_path / f"{name}.json")

@@ -142,7 +142,7 @@ def test_another_search_is_refused_and_more_trials_are_not(faces, fake, tmp_path
 def test_the_space_gives_models_and_recipes_of_compact():
     from keras_tuner import HyperParameters
 
-    hp, base = HyperParameters(), training.RECIPES["compact_first"]
+    hp, base = HyperParameters(), training.RECIPES["compact"]
     tuning.compact_space(hp, base)
     recipes = []
     for seed in range(20):

@@ -1,4 +1,4 @@
-"""Takes one thing at a time from compact's first recipe, or adds one: what pays, what does not?
+"""Takes one thing at a time from compact's recipe, or adds one: what pays, what does not?
 
     python tests/benchmarks/bench_ablations.py [SOURCE] --out DIR [--epochs 15] [--seeds 3]
         [--only "mixup,EMA"]
@@ -19,7 +19,7 @@ import pandas as pd
 
 from ferlib import cleaning, training
 
-BASE = training.RECIPES["compact_first"]
+BASE = training.RECIPES["compact"]
 
 
 def change(**fields):

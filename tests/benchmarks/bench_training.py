@@ -60,9 +60,7 @@ def main():
     parser.add_argument("--out", help="folder that keeps the trainings")
     args = parser.parse_args()
     data = cleaning.prepare(args.source)
-    recipes = {
-        name: training.RECIPES[name] for name in ("classic", "compact_quick", "compact_first")
-    }
+    recipes = {name: training.RECIPES[name] for name in ("classic", "compact_quick", "compact")}
     if args.rate:
         recipes["classic"] = recipes["classic"].replace(learning_rate=args.rate)
     pictures, rows = len(data.of("train")), {}
