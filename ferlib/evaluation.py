@@ -5,7 +5,6 @@ Nothing here draws; `ferlib.plots` makes figures from what these functions retur
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
@@ -121,13 +120,6 @@ class Report:
             "per_class": self.per_class.to_dict("index"),
         }
         return plain(numbers)
-
-    def to_json(self, path: str | Path | None = None) -> str:
-        """Gives the report as JSON, and writes it to `path` where one is given."""
-        text = json.dumps(self.to_dict(), indent=2)
-        if path is not None:
-            Path(path).write_text(text + "\n", encoding="utf-8")
-        return text
 
     def __str__(self) -> str:
         import pandas as pd
