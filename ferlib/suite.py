@@ -549,5 +549,4 @@ def _report(manifest, folder):
     template = jinja2.Environment(autoescape=True).from_string(page)
     rows, drawn = results(folder).to_dict("records"), DRAWN * manifest["data"]["is_drawn"]
     about = {"run": manifest, "name": folder.name, "rows": rows, "drawn": drawn, "on_val": ON_VAL}
-    text = template.render(about)
-    (folder / "report.html").write_text(text, encoding="utf-8")
+    files.write(folder / "report.html", template.render(about))

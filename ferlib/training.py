@@ -113,7 +113,7 @@ class Recipe:
 
     def to_json(self, path):
         """Writes the recipe to a file."""
-        files.write(path, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        files.write_json(path, dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, path) -> "Recipe":
@@ -531,7 +531,7 @@ def _finish(model, recipe, data, out, history, spread):
         card.setdefault("built on", {})[name] = models.read_card(name)
         before = models.read_seen(name)
         seen = seen if before is None else np.union1d(seen, before)
-    files.write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    files.write_json(out / "metrics.json", metrics)
     models.save(model, out / "model.keras", card=card, seen=seen)
     for checkpoint in (out / "state").glob("*.weights.h5"):
         checkpoint.unlink(missing_ok=True)

@@ -4,11 +4,10 @@ Writes NAME.keras (float16 weights, card and hashes inside) and NAME.json (the c
 into this folder.
 """
 
-import json
 import sys
 from pathlib import Path
 
-from ferlib import cleaning, evaluation, models
+from ferlib import cleaning, evaluation, files, models
 
 LIMITS = (
     "Names the expression that a 48x48 grey face resembles, as FER2013's labels have it: one "
@@ -54,7 +53,7 @@ def ship(run: str, name: str, source: str | None = None) -> Path:
     }
     card = evaluation.plain(card)
     models.save(models.load(trained), path, card=card, seen=seen, half=True)
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    files.write_json(path.with_suffix(".json"), card)
     return path
 
 
