@@ -24,20 +24,25 @@ def data(args):
     return about
 
 
+def _changes(texts, example):
+    """Takes `-p NAME=VALUE` apart."""
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise ValueError(f"-p {wrong[0]}: write a change of a parameter as -p {example}.")
+    return dict(text.split("=", 1) for text in texts)
+
+
 def run(args):
     """Run the notebooks in order; leave out those that would make the same again."""
     from ferlib import suite
 
-    wrong = [text for text in args.p if "=" not in text]
-    if wrong:
-        raise ValueError(f"-p {wrong[0]}: write a change of a parameter as -p 03.epochs=5.")
     made = suite.run(
         args.profile,
         args.data,
         name=args.name,
         seed=args.seed,
         only=tuple(filter(None, args.only.split(","))),
-        parameters=dict(text.split("=", 1) for text in args.p),
+        parameters=_changes(args.p, "03.epochs=5"),
         timeout=args.timeout,
     )
     table = suite.results(made["folder"])
@@ -56,7 +61,7 @@ def train(args):
     """Train a recipe, or go on where an earlier training in that folder stopped."""
     from ferlib import cleaning, training
 
-    recipe = training.recipe(args.recipe)
+    recipe = training.recipe(args.recipe).changed(_changes(args.p, "epochs=20"))
     training.train(recipe, cleaning.prepare(args.data), args.out, devices=args.devices)
     with open(os.path.join(args.out, "metrics.json"), encoding="utf-8") as file:
         metrics = json.load(file)
@@ -191,6 +196,7 @@ def parser() -> argparse.ArgumentParser:
     add("recipe", metavar="RECIPE", help="name of a shipped recipe, or a JSON file")
     add("--out", required=True, metavar="DIR", help="folder of the training")
     add("--data", **source)
+    add("-p", action="append", default=[], metavar="epochs=20", help="change the recipe")
     add("--devices", default="one", choices=["one", "all"],
         help="all: share each batch among all GPUs, on JAX also of several machines")  # fmt: skip
 

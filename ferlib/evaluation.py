@@ -715,9 +715,9 @@ def gradcam(model, images: np.ndarray, labels: np.ndarray | None = None) -> np.n
     """Shows which parts of pictures speak for an answer (Grad-CAM, in the form of HiResCAM).
 
     Each place of the last feature map counts with its own gradient. Where global average pooling
-    follows the map, as in `models.compact`, that is Grad-CAM itself; where Flatten follows, as in
+    follows the map, as in `models.vgg`, that is Grad-CAM itself; where Flatten follows, as in
     `models.classic`, it stays true to the places that the answer depends on, which Grad-CAM's
-    mean gradient does not.
+    mean gradient does not. An ensemble's map is the mean of its members'.
 
     Args:
         model: A CNN (Keras Functional or Sequential, nested or not), a file or a shipped name.
@@ -738,7 +738,11 @@ def gradcam(model, images: np.ndarray, labels: np.ndarray | None = None) -> np.n
 
     from ferlib import models
 
-    front, head = _cut(models.load(model))
+    model = models.load(model)
+    if len(parts := models.members(model)) > 1:
+        labels = predict(model, images).argmax(axis=1) if labels is None else labels
+        return np.mean([gradcam(part, images, labels) for part in parts], axis=0)
+    front, head = _cut(model)
     heat = np.empty(images.shape[:3], "float32")
     for start in range(0, len(images), 64):
         part = slice(start, start + 64)
@@ -780,6 +784,8 @@ def _gradient(head, features, chosen):
 def embed(model, images: np.ndarray) -> np.ndarray:
     """Gives the output of a model's penultimate layer: what its last Dense layer gets to see.
 
+    The features of an ensemble's members stand side by side.
+
     Args:
         model: A Keras model, a file or a shipped model's name.
         images: uint8 [N, 48, 48].
@@ -791,6 +797,9 @@ def embed(model, images: np.ndarray) -> np.ndarray:
 
     from ferlib import models
 
-    inputs, calls = _trace(models.load(model))
+    model = models.load(model)
+    if len(parts := models.members(model)) > 1:
+        return np.hstack([embed(part, images) for part in parts])
+    inputs, calls = _trace(model)
     last = [x for layer, x, _ in calls if isinstance(layer, keras.layers.Dense)][-1]
     return keras.Model(inputs, last).predict(np.asarray(images)[..., None], verbose=0)

@@ -81,7 +81,8 @@ def pack(notebook, *, to: str = "kaggle", out, user: str | None = None) -> Path:
     parts["install"] = _INSTALL if "tuning" in used else ""
     apart, models = [], []
     if any("stage.model(" in cell.source for cell in cells):  # it may take a shipped one
-        models = sorted(PACKAGE.glob("pretrained/*.keras"), key=lambda path: path.stat().st_size)
+        models = [PACKAGE / f"pretrained/{name}.keras" for name in reversed(suite.STAND_INS)]
+        models = [path for path in models if path.exists()]
     while True:
         cells[0].source = _BOOTSTRAP.format(packed=_zip(models), **parts)
         size = len(json.dumps(made))  # as Kaggle's own program sends it

@@ -28,6 +28,9 @@ PROFILES = {"smoke": 700, "quick": None, "full": None}
 
 PACKAGE = Path(__file__).resolve().parent
 VERSIONED = ("ferlib", "tensorflow", "keras", "keras-tuner", "numpy", "pandas", "scikit-learn")
+STAND_INS = ("compact", "tiny")
+"""Shipped models that stand in where a run has none of its own, the preferred one first."""
+
 ON_VAL = "Choices were made on val: on new pictures, expect less than what it says there."
 DRAWN = "DRAWN FACES stand in for the data: the results say nothing about people."
 OF_A_RUN = ("profile", "data", "out")
@@ -175,8 +178,8 @@ class Stage:
             *candidates: Paths from the run's folder, the preferred one first.
 
         Returns:
-            The path of the first candidate that exists, else the shipped "compact"; on drawn
-            faces, or where none is shipped, the path of a small model trained here.
+            The path of the first candidate that exists, else the first of `STAND_INS` that is
+            shipped; on drawn faces, or where none is, the path of a small model trained here.
         """
         for candidate in candidates:
             if path := self.find(candidate):
@@ -184,12 +187,13 @@ class Stage:
                 return path
         from ferlib import models, training
 
-        if "compact" in models.shipped() and not self.loaded.is_drawn:
-            print("Model: compact as shipped with ferlib, as this run has none.")
-            return "compact"
+        at_hand = [name for name in STAND_INS if name in models.shipped()]
+        if at_hand and not self.loaded.is_drawn:
+            print(f"Model: {at_hand[0]} as shipped with ferlib, as this run has none.")
+            return at_hand[0]
         print("Model: a small one, trained here, as this run has none.")
         recipe = training.Recipe(
-            model="tiny", epochs=8, batch_size=16, augmentation=None, seed=self.seed
+            model="residual", epochs=8, batch_size=16, augmentation=None, seed=self.seed
         )
         training.train(recipe, self.data, self.out / "tiny", overwrite=True)
         return self.out / "tiny" / "model.keras"

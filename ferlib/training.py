@@ -60,7 +60,7 @@ class Recipe:
             computes in float32.
     """
 
-    model: str = "compact"
+    model: str = "vgg"
     options: dict = dataclasses.field(default_factory=dict)
     init: str = ""
     epochs: int = 60
@@ -111,6 +111,35 @@ class Recipe:
         """Gives this recipe with some fields changed."""
         return dataclasses.replace(self, **changes)
 
+    def changed(self, texts: dict[str, str]) -> "Recipe":
+        """Gives this recipe with fields changed as a command line says it.
+
+        Args:
+            texts: New values by field: JSON, or text as it is. Of options and augmentation only
+                what is named changes.
+
+        Raises:
+            ValueError: If a recipe has no such field, or the field no such value.
+        """
+        fields = dataclasses.asdict(self)
+        unknown = set(texts) - set(fields)
+        if unknown:
+            raise ValueError(
+                f"No recipe has {', '.join(sorted(unknown))}; fields are {', '.join(fields)}."
+            )
+        changes = {}
+        for name, text in texts.items():
+            try:
+                changes[name] = json.loads(text)
+            except ValueError:
+                changes[name] = text
+            if isinstance(fields[name], dict) and isinstance(changes[name], dict):
+                changes[name] = fields[name] | changes[name]
+        try:
+            return self.replace(**changes)
+        except TypeError as error:
+            raise ValueError(f"Recipe: {texts} does not fit: {error}.") from error
+
     def to_json(self, path):
         """Writes the recipe to a file."""
         files.write_json(path, dataclasses.asdict(self))
@@ -145,7 +174,7 @@ RECIPES = {
     ),
     "compact": Recipe(
         options={"dropout": 0.4},
-        epochs=80,
+        epochs=110,
         learning_rate=3e-3,
         weight_decay=0.05,
         augmentation=Augmentation(shift=0.1, rotation=15, zoom=0.2, contrast=0.0, erase=0.4),
@@ -153,8 +182,7 @@ RECIPES = {
         ema=0.998,
     ),
     "tiny": Recipe(
-        model="tiny",
-        options={"dropout": 0.1},
+        options={"widths": (16, 32, 64, 128), "dropout": 0.1},
         epochs=60,
         learning_rate=4e-3,
         label_smoothing=0.0,
@@ -164,6 +192,7 @@ RECIPES = {
         teacher_weight=0.7,
     ),
     "compact_quick": Recipe(
+        model="residual",
         options={"dropout": 0.2},
         epochs=8,
         batch_size=64,
@@ -188,6 +217,10 @@ RECIPES = {
 }
 """The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these."""
 
+RECIPES["residual"] = RECIPES["compact"].replace(model="residual", epochs=80)
+RECIPES["accurate"] = RECIPES["compact"].replace(
+    options={"widths": (64, 128, 256, 512), "dropout": 0.5}
+)
 RECIPES["compact_ferplus"] = RECIPES["compact"].replace(
     label_smoothing=0.0, mixup=0.0, ferplus_weight=1.0
 )

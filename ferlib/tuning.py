@@ -66,7 +66,7 @@ def compact_space(hp, base: Recipe) -> Recipe:
     fixed = ("flip", "sharp")
     scaled = {k: v * strength for k, v in dataclasses.asdict(mild).items() if k not in fixed}
     return base.replace(
-        model="compact",
+        model="residual",
         options=base.options | options,
         optimizer=optimizer,
         learning_rate=rate * scale,

@@ -21,6 +21,7 @@ from ferlib.devices import Spread
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = training.Recipe(
+    model="residual",
     options={"widths": [8, 12], "dropout": 0.0},
     epochs=3,
     batch_size=32,
@@ -40,6 +41,39 @@ from ferlib.__main__ import main
 assert main(["train", "recipe.json", "--out", "out", "--data", "drawn:201"]) == 0
 images = drawn.draw(70, seed=1).images[..., None]
 np.save("answers.npy", models.load("out/model.keras").predict(images, verbose=0))
+"""
+HASTENED = """
+import sys, time
+import keras, numpy as np, torch
+
+def train():
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    images = keras.Input((48, 48, 1))
+    x = images
+    pools = layers.MaxPooling2D(), layers.AveragePooling2D(2, padding="same")
+    for strides, pool in enumerate(pools, 1):
+        x = layers.Conv2D(32, 3, strides=strides, padding="same", use_bias=False)(x)
+        x = pool(layers.Activation("relu")(layers.BatchNormalization(momentum=0.9)(x)))
+    x = layers.Dense(7, activation="softmax")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(images, x)
+    model.compile(keras.optimizers.SGD(0.1), "categorical_crossentropy")
+    began = time.perf_counter()
+    losses = [model.train_on_batch(pictures, wanted) for _ in range(6)]
+    return losses, model.predict(pictures, verbose=0), time.perf_counter() - began
+
+rng = np.random.default_rng(0)
+pictures = rng.normal(size=(128, 48, 48, 1)).astype("float32")
+wanted = np.eye(7, dtype="float32")[rng.integers(0, 7, 128)]
+train()
+losses, answers, seconds = train()
+from ferlib import backend
+train()
+again, same, less = train()
+np.testing.assert_allclose(again, losses, rtol=0, atol=1e-5)
+np.testing.assert_allclose(same, answers, rtol=0, atol=1e-4)
+print(f"{seconds / less:.2f} times as fast")
+assert keras.layers.BatchNormalization.call.__module__ == "ferlib.backend"
 """
 TWO_CPUS = """
 import sys
@@ -175,6 +209,12 @@ def test_a_model_trained_without_tensorflow_answers_the_same_on_it(backend, tmp_
     assert models.read_card(tmp_path / "out/model.keras")["backend"] == backend
     answers = model.predict(drawn.draw(70, seed=1).images[..., None], verbose=0)
     np.testing.assert_allclose(answers, np.load(tmp_path / "answers.npy"), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_what_torch_is_spared_changes_no_result(tmp_path):
+    process = start(tmp_path, HASTENED, backend="torch")
+    end(process)
 
 
 def test_the_parts_of_a_batch_make_it_up():

@@ -49,6 +49,9 @@ def test_data(capsys):
         (["train", "nothing", "--out", "x"], "nothing"),
         (["compare", "runs/a", "runs/b"], "runs/a is no run"),
         (["run", "--data", "drawn:70", "-p", "03.epochs"], "-p 03.epochs=5"),
+        (["train", "compact", "--out", "x", "-p", "epochs"], "-p epochs=20"),
+        (["train", "compact", "--out", "x", "-p", "epoch=2"], "No recipe has epoch;"),
+        (["train", "compact", "--out", "x", "-p", "epochs=many"], "'epochs': 'many'"),
     ],
 )
 def test_an_error_is_one_line_and_a_status(arguments, said, capsys, tmp_path, monkeypatch):
@@ -85,10 +88,13 @@ def test_run_and_compare(tmp_path, monkeypatch, capsys):
 
 def test_train_evaluate_predict_export(tmp_path, capsys):
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({"model": "tiny", "epochs": 1, "augmentation": None}))
+    recipe.write_text(json.dumps({"model": "residual", "epochs": 1, "augmentation": None}))
     out = tmp_path / "out"
-    trained = answer(capsys, "train", recipe, "--out", out, "--data", "drawn:140")
+    change = ["-p", "seed=3", "-p", 'options={"widths": [8, 16]}']
+    trained = answer(capsys, "train", recipe, "--out", out, "--data", "drawn:140", *change)
     assert trained["epochs"] == 1
+    made = json.loads((out / "recipe.json").read_text())
+    assert made["seed"] == 3 and made["options"] == {"widths": [8, 16]}
     model = out / "model.keras"
     report = answer(capsys, "evaluate", model, "--data", "drawn:140", "--split", "val")
     assert report["split"] == "val" and 0 <= report["metrics"]["accuracy"]["value"] <= 1

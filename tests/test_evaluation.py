@@ -115,7 +115,7 @@ def test_emotions_without_pictures_are_undefined_not_wrong(faces):
 def test_evaluate_separates_seen_pictures(faces, tmp_path):
     from ferlib import cleaning
 
-    model = models.build("tiny")
+    model = models.build("residual", widths=(16, 32, 64))
     held_out = faces.of("test")
     known = cleaning.picture_hashes(held_out.images[:30])
     path = models.save(model, tmp_path / "model.keras", card={}, seen=known)
@@ -136,11 +136,11 @@ def test_evaluate_separates_seen_pictures(faces, tmp_path):
 
 def test_a_missing_split_is_named(faces):
     with pytest.raises(ValueError, match="no test split .*train"):
-        evaluation.evaluate(models.build("tiny"), faces.of("train"), split="test")
+        evaluation.evaluate(models.build("vgg"), faces.of("train"), split="test")
 
 
 def test_flipping_pictures_does_not_change_what_tta_answers(val):
-    model = models.build("tiny")
+    model = models.build("residual", widths=(16, 32, 64))
     mirrored = val.images[:, :, ::-1]
     for tta in ("flip", "ten"):
         p = evaluation.predict(model, val.images, tta=tta)
@@ -309,7 +309,7 @@ def test_gradcam_follows_a_bright_patch_to_any_corner():
         assert heat[top : top + 14, left : left + 14].sum() > 0.6 * heat.sum() > 0
 
 
-@pytest.mark.parametrize("name", ["classic", "tiny"])
+@pytest.mark.parametrize("name", ["classic", "vgg", "residual"])
 def test_gradcam_and_embedding_of_our_models(val, name):
     model = models.build(name)
     heat = evaluation.gradcam(model, val.images[:4])
@@ -319,6 +319,15 @@ def test_gradcam_and_embedding_of_our_models(val, name):
     logits += model.get_layer("logits").get_weights()[1]
     expected = evaluation.predict(model, val.images)
     assert softmax(logits, axis=1) == pytest.approx(expected, abs=1e-4)
+
+
+def test_gradcam_and_embedding_of_an_ensemble_are_its_members(val):
+    one, two = models.build("residual", widths=(8,)), models.build("vgg", widths=(8, 8))
+    both, images = models.average([one, two]), val.images[:4]
+    answers = evaluation.predict(both, images).argmax(axis=1)
+    maps = [evaluation.gradcam(model, images, answers) for model in (one, two)]
+    np.testing.assert_allclose(evaluation.gradcam(both, images), np.mean(maps, axis=0), atol=1e-4)
+    assert evaluation.embed(both, images).shape == (4, 16)
 
 
 def test_gradcam_of_a_network_without_pictures_says_so(val):

@@ -122,8 +122,8 @@ def with_models(tmp_path, monkeypatch):
         ignore=shutil.ignore_patterns("pretrained", "__pycache__"),
     )
     (package / "pretrained").mkdir()
-    (package / "pretrained" / "large.keras").write_bytes(os.urandom(2_000_000))
-    (package / "pretrained" / "small.keras").write_bytes(os.urandom(1000))
+    (package / "pretrained" / "compact.keras").write_bytes(os.urandom(2_000_000))
+    (package / "pretrained" / "tiny.keras").write_bytes(os.urandom(1000))
     monkeypatch.setattr(kernels, "PACKAGE", package)
 
 
@@ -137,7 +137,7 @@ def test_a_model_that_is_too_large_lies_beside_the_notebook(with_models, tmp_pat
     about = json.loads((out / "ferlib-weights" / "dataset-metadata.json").read_text())
     assert about["id"] in meta["dataset_sources"] and len(about["licenses"]) == 1
     assert 6 <= len(about["title"]) <= 50 and 6 <= len(about["id"].split("/")[1]) <= 50
-    assert {path.name for path in (out / "ferlib-weights").glob("*.keras")} == {"large.keras"}
+    assert {path.name for path in (out / "ferlib-weights").glob("*.keras")} == {"compact.keras"}
     kernels.pack("06", to="colab", out=out)
     assert not (out / "ferlib-weights").exists()
 
@@ -251,11 +251,11 @@ def test_finds_the_models_that_lie_in_a_data_set(host, with_models, tmp_path):
     kernels.pack(tmp_path / "09_models.ipynb", out=host.working)
     weights = host.working / "ferlib-weights"
     executed = host.papermill("09_models.ipynb", "without.ipynb", "--cwd", "/tmp")
-    assert "['small.keras']" in printed(executed)
+    assert "['tiny.keras']" in printed(executed)
     (host.input / "datasets" / "someone").mkdir(parents=True)
     weights.rename(host.input / "datasets" / "someone" / "ferlib-weights")
     executed = host.papermill("09_models.ipynb", "with.ipynb")
-    assert "['large.keras', 'small.keras']" in printed(executed)
+    assert "['compact.keras', 'tiny.keras']" in printed(executed)
 
 
 @pytest.mark.slow

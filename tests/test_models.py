@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pytest
 
-from ferlib import models
+from ferlib import models, training
 
 
 @pytest.fixture(scope="module")
 def tiny():
-    return models.build("tiny", widths=(8, 8, 8), blocks=1)
+    return models.build("residual", widths=(8, 8, 8))
 
 
 @pytest.mark.parametrize("name", models.BUILDERS)
@@ -26,14 +26,17 @@ def test_every_model_maps_grey_pictures_to_seven_probabilities(name, faces):
 
 
 def test_models_have_the_size_that_is_said():
-    sizes = {name: models.build(name).count_params() for name in ("classic", "compact", "tiny")}
+    recipes = {name: training.RECIPES[name] for name in ("classic", "compact", "tiny", "accurate")}
+    built = {name: models.build(r.model, **r.options) for name, r in recipes.items()}
+    sizes = {name: model.count_params() for name, model in built.items()}
     assert 3.5e6 < sizes["classic"] < 4.5e6
     assert 0.8e6 < sizes["compact"] < 1.3e6
-    assert sizes["tiny"] <= 0.3e6
+    assert sizes["tiny"] <= 0.3e6 and sizes["accurate"] <= 5e6
 
 
-def test_compact_does_not_mind_light_and_contrast(faces):
-    model = models.build("compact")
+@pytest.mark.parametrize("name", ["vgg", "residual"])
+def test_our_models_do_not_mind_light_and_contrast(name, faces):
+    model = models.build(name)
     images = (faces.images[:4][..., None] // 2 + 20).astype("uint8")
     dark = keras.ops.convert_to_numpy(model(images))
     bright = keras.ops.convert_to_numpy(model(images + 60))
@@ -53,7 +56,7 @@ def test_a_saved_model_answers_alike_and_knows_its_origin(tiny, faces, tmp_path)
 
 
 def test_half_weights_take_half_the_space_and_answer_almost_alike(faces, tmp_path):
-    model = models.build("tiny")
+    model = models.build("residual", widths=(16, 32, 64))
     whole = models.save(model, tmp_path / "whole.keras")
     half = models.save(model, tmp_path / "half.keras", half=True)
     assert half.stat().st_size < 0.6 * whole.stat().st_size
@@ -63,11 +66,22 @@ def test_half_weights_take_half_the_space_and_answer_almost_alike(faces, tmp_pat
 
 
 def test_a_saved_model_asks_for_nothing_that_older_keras_lacks(tmp_path):
-    path = models.save(models.build("compact"), tmp_path / "model.keras")
+    path = models.save(models.build("residual"), tmp_path / "model.keras")
     text = zipfile.ZipFile(path).read("config.json").decode()
     for option in ("input_axes", "renorm", "quantization_config"):
         assert option not in text
     assert '"momentum": 0.9' in text
+
+
+def test_an_ensemble_answers_with_the_mean_of_its_members(tiny, faces, tmp_path):
+    other = models.build("vgg", widths=(8, 8))
+    other_file = models.save(other, tmp_path / "other.keras")
+    path = models.save(models.average([tiny, other_file]), tmp_path / "both.keras", half=True)
+    both, images = models.load(path), faces.images[:4][..., None]
+    mean = (tiny(images) + other(images)) / 2
+    np.testing.assert_allclose(both(images), mean, atol=5e-3)
+    assert [len(m.layers) for m in models.members(both)] == [len(tiny.layers), len(other.layers)]
+    assert models.members(other) == [other]
 
 
 def test_a_file_from_elsewhere_has_no_card(tiny, tmp_path):
@@ -119,5 +133,6 @@ def test_shipped_models_load_and_carry_card_and_hashes(name, faces):
     answers = keras.ops.convert_to_numpy(model(faces.images[:2][..., None]))
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-4)
     card = models.read_card(name)
-    assert card["data"]["fingerprint"] and card["recipe"]["model"]
+    assert card["data"]["fingerprint"]
+    assert all(member["recipe"]["model"] for member in card.get("members", [card]))
     assert len(models.read_seen(name)) > 20000

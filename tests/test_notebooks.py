@@ -180,7 +180,7 @@ def test_alone_with_no_run_before_it(project, name):
 def test_error_analysis_of_a_model_without_mistakes(project):
     data = "drawn:140"
     recipe = training.Recipe(
-        model="tiny", epochs=40, batch_size=16, augmentation=None, label_smoothing=0
+        model="residual", epochs=40, batch_size=16, augmentation=None, label_smoothing=0
     )
     training.train(recipe, cleaning.prepare(data), project / "perfect", verbose=False)
     file, out = project / "perfect/model.keras", project / "out"

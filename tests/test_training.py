@@ -16,6 +16,7 @@ from ferlib import cleaning, drawn, evaluation, models, training
 from ferlib.training import Recipe
 
 SMALL = Recipe(
+    model="residual",
     options={"widths": [8, 12, 16], "blocks": 1},
     epochs=3,
     batch_size=32,

@@ -181,7 +181,11 @@ def test_a_loss_that_is_no_number_fails_the_trial(tmp_path):
 
     few = drawn.draw(84, seed=1)
     base = training.Recipe(
-        options={"widths": (4,), "blocks": 1}, batch_size=16, optimizer="sgd", augmentation=None
+        model="residual",
+        options={"widths": (4,), "blocks": 1},
+        batch_size=16,
+        optimizer="sgd",
+        augmentation=None,
     )
     table = search(tmp_path, few, trials=1, epochs=2, space=wild, base=base, method="random")
     assert table.status[0] == "failed" and "FloatingPointError: The loss is" in table.reason[0]
@@ -190,7 +194,7 @@ def test_a_loss_that_is_no_number_fails_the_trial(tmp_path):
 SCRIPT = """
 import sys
 from ferlib import drawn, training, tuning
-base = training.Recipe(options={"widths": (4,), "blocks": 1}, batch_size=16)
+base = training.Recipe(model="residual", options={"widths": (4,), "blocks": 1}, batch_size=16)
 def space(hp, base):
     return base.replace(learning_rate=hp.Float("learning_rate", 1e-3, 1e-1, sampling="log"))
 tuning.tune(drawn.draw(140, seed=1), sys.argv[1], trials=3, epochs=4, base=base, space=space)
@@ -277,7 +281,8 @@ TRIAL = """
 import os, pathlib, signal, sys
 from ferlib import drawn, training, tuning
 out = pathlib.Path(sys.argv[1])
-base = training.Recipe(options={"widths": (4,), "blocks": 1}, batch_size=16, augmentation=None)
+form = {"model": "residual", "options": {"widths": (4,), "blocks": 1}}
+base = training.Recipe(**form, batch_size=16, augmentation=None)
 def space(hp, base):
     rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log")
     return base.replace(learning_rate=rate, optimizer=hp.Choice("optimizer", ["adamw", "sgd"]))

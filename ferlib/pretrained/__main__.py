@@ -1,11 +1,15 @@
-"""Makes a shipped model of a finished training: `python -m ferlib.pretrained RUN NAME [SOURCE]`.
+"""Makes a shipped model of finished trainings: `python -m ferlib.pretrained NAME RUN [RUN ...]`.
 
 Writes NAME.keras (float16 weights, card and hashes inside) and NAME.json (the card, to be read)
-into this folder.
+into this folder. Several trainings make an ensemble: the mean of their probabilities.
 """
 
+import argparse
+import functools
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from ferlib import cleaning, evaluation, files, models
 
@@ -16,25 +20,31 @@ LIMITS = (
 )
 
 
-def ship(run: str, name: str, source: str | None = None) -> Path:
-    """Ships the model of a run under a name.
+def ship(name: str, runs: list, source: str | None = None) -> Path:
+    """Ships the model of a run, or of several runs together, under a name.
 
     Args:
-        run: Folder of the training.
         name: Name that the model is to be found by.
-        source: The data it was trained on, as in `sources.load`.
+        runs: Folders of trainings, or trained models.
+        source: The data they were trained on, as in `sources.load`.
 
     Returns:
         The path of the shipped model.
     """
-    trained = Path(run) / "model.keras"
     data = cleaning.prepare(source)
-    card = models.read_card(trained)
-    if data.fingerprint != card["data"]["fingerprint"]:
-        sys.exit(f"{trained} was trained on other data than {data.origin}.")
+    trained = [Path(run) / "model.keras" if Path(run).is_dir() else Path(run) for run in runs]
+    cards = [models.read_card(path) for path in trained]
+    for file, card in zip(trained, cards, strict=True):
+        if data.fingerprint != card["data"]["fingerprint"]:
+            sys.exit(f"{file} was trained on other data than {data.origin}.")
+    model, card = models.load(trained[0]), cards[0]
+    if len(runs) > 1:
+        model = models.average(trained)
+        card = {"combined": "mean of the members' probabilities", "members": cards}
+        card |= {key: cards[0][key] for key in ("data", "versions")}
+    seen = functools.reduce(np.union1d, [models.read_seen(file) for file in trained])
     path = models.PRETRAINED / f"{name}.keras"
-    seen = models.read_seen(trained)
-    models.save(models.load(trained), path, card=card, seen=seen, half=True)
+    models.save(model, path, card=card, seen=seen, half=True)
     views = {tta: evaluation.evaluate(path, data, split="val", tta=tta) for tta in ("none", "flip")}
     report = views["none"]
     card |= {
@@ -52,12 +62,15 @@ def ship(run: str, name: str, source: str | None = None) -> Path:
         "use_and_limits": LIMITS,
     }
     card = evaluation.plain(card)
-    models.save(models.load(trained), path, card=card, seen=seen, half=True)
+    models.save(model, path, card=card, seen=seen, half=True)
     files.write_json(path.with_suffix(".json"), card)
     return path
 
 
 if __name__ == "__main__":
-    if not 3 <= len(sys.argv) <= 4:
-        sys.exit(__doc__)
-    print(ship(*sys.argv[1:]))
+    parser = argparse.ArgumentParser("python -m ferlib.pretrained", description=__doc__)
+    parser.add_argument("name", metavar="NAME", help="name that the model is to be found by")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a training")
+    parser.add_argument("--data", metavar="SOURCE", help="the data of the trainings")
+    args = parser.parse_args()
+    print(ship(args.name, args.runs, args.data))

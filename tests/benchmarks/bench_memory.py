@@ -20,6 +20,7 @@ from ferlib import drawn, training, tuning
 def space(hp, base):
     width = hp.Int("width", 4, 12)
     return base.replace(
+        model="residual",
         options={"widths": (width, 2 * width), "blocks": hp.Int("blocks", 1, 2)},
         learning_rate=hp.Float("learning_rate", 1e-3, 1e-1, sampling="log"),
     )
