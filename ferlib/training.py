@@ -19,10 +19,11 @@ import time
 
 import numpy as np
 
-from ferlib import batches, cleaning, evaluation, files, models
+from ferlib import batches, cleaning, files, models
 from ferlib.backend import keras
 from ferlib.batches import Augmentation
 from ferlib.devices import Spread
+from ferlib.labels import EMOTIONS
 
 ops = keras.ops
 
@@ -50,9 +51,10 @@ class Recipe:
         ema: Momentum of the moving average of the weights, a step; 0 for none. The average is
             what is validated and saved.
         ferplus_weight: Share of FER+'s votes in the targets.
-        teachers: Trained models (`.keras` files or shipped names) whose mean answer to ten views
-            of each training picture is part of the target (distillation, Hinton et al. 2015,
-            arXiv:1503.02531).
+        teachers: Trained models (`.keras` files or shipped names) whose mean answer to the very
+            picture that is learned from, changed and blended, is part of the target (distillation,
+            Hinton et al. 2015, arXiv:1503.02531; why the same picture: Beyer et al. 2021,
+            arXiv:2106.05237).
         teacher_weight: Their share of the target.
         class_weights: Whether rare labels weigh more.
         seed: Seed of weights, order, augmentation, mixup and dropout.
@@ -105,7 +107,7 @@ class Recipe:
     def head_only(self) -> bool:
         """Whether features can be computed once: a frozen backbone, unchanged pictures."""
         frozen = self.model == "transfer" and self.options.get("trained", "head") == "head"
-        return frozen and not self.augmentation and not self.mixup
+        return frozen and not (self.augmentation or self.mixup or self.teachers)
 
     def replace(self, **changes) -> "Recipe":
         """Gives this recipe with some fields changed."""
@@ -182,7 +184,7 @@ RECIPES = {
         ema=0.998,
     ),
     "tiny": Recipe(
-        options={"widths": (16, 32, 64, 128), "dropout": 0.1},
+        options={"widths": [16, 32, 64, 128], "dropout": 0.1},
         epochs=60,
         learning_rate=4e-3,
         label_smoothing=0.0,
@@ -219,7 +221,7 @@ RECIPES = {
 
 RECIPES["residual"] = RECIPES["compact"].replace(model="residual", epochs=80)
 RECIPES["accurate"] = RECIPES["compact"].replace(
-    options={"widths": (64, 128, 256, 512), "dropout": 0.5}
+    options={"widths": [64, 128, 256, 512], "dropout": 0.5}
 )
 RECIPES["compact_ferplus"] = RECIPES["compact"].replace(
     label_smoothing=0.0, mixup=0.0, ferplus_weight=1.0
@@ -297,7 +299,8 @@ def train(
 
     spread.check(recipe, min(recipe.batch_size, len(pictures)))
     _make_deterministic()
-    wanted, verbose = _targets(pictures, recipe), verbose and not spread.process
+    verbose = verbose and not spread.process
+    wanted = batches.targets(pictures.labels, pictures.votes, ferplus_weight=recipe.ferplus_weight)
     keras.utils.set_random_seed(recipe.seed)
     with spread.scope, spread.telling_of_losses():
         model = learned = _build(recipe)
@@ -366,16 +369,6 @@ def _borrowed(recipe):
     return [recipe.init] * bool(recipe.init) + list(recipe.teachers)
 
 
-def _targets(pictures, recipe):
-    """Gives what the training pictures are to be answered with: float32 [N, 7]."""
-    wanted = batches.targets(pictures.labels, pictures.votes, ferplus_weight=recipe.ferplus_weight)
-    if not recipe.teachers:
-        return wanted
-    answers = [evaluation.predict(name, pictures.images, tta="ten") for name in recipe.teachers]
-    taught = np.mean(answers, axis=0, dtype="float32")
-    return (1 - recipe.teacher_weight) * wanted + recipe.teacher_weight * taught
-
-
 def _make_deterministic():
     """Makes TensorFlow repeat itself on a CPU; other backends do so by themselves."""
     if keras.backend.backend() == "tensorflow":
@@ -422,7 +415,10 @@ def _compile(model, recipe, steps, spread):
     """Puts augmentation before a model, and gives it optimizer and loss."""
     images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
     changed = batches.Augmenter(recipe.augmentation)(images) if recipe.augmentation else images
-    learner = keras.Model(images, model(changed))
+    answers = model(changed)
+    if recipe.teachers:
+        answers = _Taught(recipe.teachers, recipe.precision)(answers, changed)
+    learner = keras.Model(images, answers)
 
     rate = recipe.learning_rate
     if recipe.schedule == "cosine":
@@ -442,15 +438,62 @@ def _compile(model, recipe, steps, spread):
         optimizer = keras.optimizers.Adam(**common)
     if recipe.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
     kind = "metrics"
     if spread.devices > 1:
         kind = "weighted_metrics"  # leaves out the rows that fill up
         for layer in learner._flatten_layers():
             if hasattr(layer, "synchronized") and keras.backend.backend() == "tensorflow":
                 layer.synchronized = True  # statistics of the whole batch, as JAX has them
-    learner.compile(optimizer=optimizer, loss=loss, **{kind: ["accuracy"]})
+    learner.compile(optimizer=optimizer, loss=_loss(recipe), **{kind: [accuracy]})
     return learner
+
+
+class _Taught(keras.layers.Layer):
+    """Puts beside a model's answers, in training, the mean of its teachers' to the same pictures.
+
+    Args:
+        teachers: Trained models.
+        precision: Dtype policy in which they answer.
+
+    Returns:
+        From a call: float32 [N, 14] in training, else the model's answers alone [N, 7].
+    """
+
+    def __init__(self, teachers, precision):
+        super().__init__(trainable=False)
+        self.teachers = [models.load(teacher) for teacher in teachers]
+        for teacher in self.teachers:
+            teacher.trainable = False
+            inner = [layer for member in models.members(teacher) for layer in member.layers]
+            for layer in inner:
+                if layer.name not in ("logits", "probabilities"):
+                    layer.dtype_policy = precision
+
+    def call(self, answers, images, training=False):
+        if not training:
+            return answers
+        taught = [teacher(images, training=False) for teacher in self.teachers]
+        return ops.concatenate([answers, ops.stop_gradient(sum(taught) / len(taught))], axis=-1)
+
+
+def _loss(recipe):
+    """Gives the loss of answers [N, 7], or of answers with their teachers' beside them [N, 14]."""
+
+    def entropy(wanted, answers):
+        own = answers[:, : len(EMOTIONS)]
+        loss = keras.losses.categorical_crossentropy
+        labelled = loss(wanted, own, label_smoothing=recipe.label_smoothing)
+        if answers.shape[-1] == len(EMOTIONS):
+            return labelled
+        taught = loss(answers[:, len(EMOTIONS) :], own)
+        return (1 - recipe.teacher_weight) * labelled + recipe.teacher_weight * taught
+
+    return entropy
+
+
+def accuracy(wanted, answers):
+    """Says which answers are right; Keras names the metric after this function."""
+    return keras.metrics.categorical_accuracy(wanted, answers[:, : len(EMOTIONS)])
 
 
 class _State(keras.callbacks.Callback):

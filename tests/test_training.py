@@ -152,10 +152,12 @@ def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
     )
     student = training.train(recipe, data, tmp_path / "student", verbose=False)
     images = data.of("train").images
-    taught, learned = (
-        evaluation.predict(x, images, tta=y) for x, y in ((teacher, "ten"), (student, "none"))
-    )
+    taught, learned = (evaluation.predict(model, images) for model in (teacher, student))
     assert np.abs(learned - taught).mean() < 0.05
+    last = pd.read_csv(tmp_path / "student/history.csv").iloc[-1]
+    report = evaluation.evaluate(student, data, split="val")
+    assert last.val_accuracy == pytest.approx(report.metrics["accuracy"].value)
+    assert last.val_loss == pytest.approx(report.metrics["log_loss"].value, abs=1e-4)
     assert models.read_card(tmp_path / "student/model.keras")["built on"][teacher]["recipe"]
     with pytest.raises(FileNotFoundError, match="No model 'nobody'"):
         training.train(SMALL.replace(teachers=["nobody"]), data, tmp_path / "other")
