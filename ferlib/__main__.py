@@ -70,7 +70,7 @@ def train(args):
 
 
 def tune(args):
-    """Search for good values of compact's recipe, or go on with a search that stopped."""
+    """Search for good values of the recipe `residual`, or go on with a search that stopped."""
     if args.workers != 1 or args.address or args.join:
         return _tune_in_several(args)
     from ferlib import cleaning, tuning

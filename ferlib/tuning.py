@@ -37,8 +37,8 @@ arXiv:1603.06560)."""
 _SGD = 20  # SGD needs about this many times the learning rate of Adam.
 
 
-def compact_space(hp, base: Recipe) -> Recipe:
-    """Draws a recipe for `compact` from the search space.
+def residual_space(hp, base: Recipe) -> Recipe:
+    """Draws a recipe for the residual network from the search space.
 
     Args:
         hp: keras-tuner's HyperParameters, which names each value and its range.
@@ -102,7 +102,7 @@ def tune(
     trials: int = 12,
     epochs: int = 3,
     base: Recipe | None = None,
-    space=compact_space,
+    space=residual_space,
     seed: int = 0,
     overwrite: bool = False,
     on_trial=None,
@@ -125,7 +125,7 @@ def tune(
         trials: How many trials. Hyperband decides for itself; for it this is the most, 0 for none.
         epochs: Epochs of a trial; under Hyperband those of the longest. A trial that Hyperband
             prolongs goes on with the weights that it has.
-        base: The recipe that trials vary; None is the shipped "compact".
+        base: The recipe that trials vary; None is "residual" of `RECIPES`.
         space: A function of keras-tuner's HyperParameters and `base` that gives a recipe.
         seed: Seed of the choices and of every trial.
         overwrite: Whether another search in `out` is replaced.
@@ -143,7 +143,7 @@ def tune(
     supervised = distributed.end_with_supervisor()
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; known are {', '.join(METHODS)}.")
-    out, base = pathlib.Path(out), base or training.RECIPES["compact"]
+    out, base = pathlib.Path(out), base or training.RECIPES["residual"]
     hp = keras_tuner.HyperParameters()
     space(hp, base)
     asked = [method, epochs, seed, data.fingerprint, dataclasses.asdict(base), hp.get_config()]

@@ -143,11 +143,11 @@ def test_the_space_gives_models_and_recipes_of_compact():
     from keras_tuner import HyperParameters
 
     hp, base = HyperParameters(), training.RECIPES["compact"]
-    tuning.compact_space(hp, base)
+    tuning.residual_space(hp, base)
     recipes = []
     for seed in range(20):
         hp.values = {v.name: v.random_sample(20 * n + seed) for n, v in enumerate(hp.space)}
-        recipes.append((hp.values, tuning.compact_space(hp, base)))
+        recipes.append((hp.values, tuning.residual_space(hp, base)))
     assert {recipe.optimizer for _, recipe in recipes} == {"adamw", "sgd"}
     for values, recipe in recipes:
         assert recipe.augmentation.rotation == values["augmentation"] * base.augmentation.rotation
