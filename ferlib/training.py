@@ -224,7 +224,12 @@ RECIPES["accurate"] = RECIPES["compact"].replace(
     options={"widths": [64, 128, 256, 512], "dropout": 0.5}
 )
 RECIPES["compact_ferplus"] = RECIPES["compact"].replace(
-    label_smoothing=0.0, mixup=0.0, ferplus_weight=1.0
+    init="compact",
+    epochs=30,
+    learning_rate=2e-3,
+    label_smoothing=0.0,
+    mixup=0.0,
+    ferplus_weight=1.0,
 )
 
 
