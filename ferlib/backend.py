@@ -24,25 +24,31 @@ def _quiet():
 def _hasten_torch():
     """Keeps pictures channels-last on torch and lets torch itself normalise batches.
 
-    Keras (3.11 to 3.15) copies pictures to channels-first and back around each convolution and
-    pool, and normalises batches step by step in float32. Without that, training on a CPU takes
-    half the time (tests/benchmarks/bench_backends.py) and gives the same results, but for the
-    moving variance: torch's is the unbiased estimate.
+    Keras 3.15 copies pictures to channels-first and back around each convolution and pool, and
+    normalises batches step by step in float32. Without that, training on a CPU takes half the
+    time (tests/benchmarks/bench_backends.py) and gives the same results, but for the moving
+    variance: torch's is the unbiased estimate. Apple's GPUs cannot do without the copies.
     """
     from keras.src.backend.torch import nn
     from torch.nn import functional
 
-    permute, normalise = nn._transpose_spatial_inputs, keras.layers.BatchNormalization.call
+    permute = getattr(nn, "_transpose_spatial_inputs", None)
+    normalise = keras.layers.BatchNormalization.call
+
+    def fits(x):
+        return x.ndim == 4 and x.is_floating_point() and x.device.type != "mps"
 
     def view(x):
-        return x.permute(0, 3, 1, 2) if x.ndim == 4 else permute(x)
+        return x.permute(0, 3, 1, 2) if fits(x) else permute(x)
 
     def call(self, inputs, training=None, mask=None):
+        learning = bool(training and self.trainable)
         usual = self.axis in (-1, 3) and self.center and self.scale and not self.synchronized
-        if inputs.ndim != 4 or mask is not None or not usual or getattr(self, "renorm", False):
+        special = mask is not None or getattr(self, "renorm", False)
+        alone = learning and inputs.numel() == inputs.shape[-1]
+        if not fits(inputs) or not usual or special or alone:
             return normalise(self, inputs, training=training, mask=mask)
         weights = (self.moving_mean, self.moving_variance, self.gamma, self.beta)
-        learning = bool(training and self.trainable)
         x = functional.batch_norm(
             inputs.permute(0, 3, 1, 2),
             *(weight.value for weight in weights),
@@ -52,7 +58,8 @@ def _hasten_torch():
         )
         return x.permute(0, 2, 3, 1)
 
-    nn._transpose_spatial_inputs = view
+    if permute:
+        nn._transpose_spatial_inputs = view
     keras.layers.BatchNormalization.call = call
 
 

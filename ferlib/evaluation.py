@@ -691,7 +691,7 @@ def _trace(model) -> tuple[keras.KerasTensor, list]:
 
 
 def _cut(model) -> tuple[keras.Model, keras.Model]:
-    """Cuts a CNN in two after its last feature map of 6 x 6 or more (else after its last).
+    """Cuts a CNN in two after its last feature map of 5 x 5 or more (else after its last).
 
     The second part ends at the logits where a layer is called so, else at the logarithm of the
     probabilities.
@@ -703,7 +703,7 @@ def _cut(model) -> tuple[keras.Model, keras.Model]:
     scores = logits[-1] if logits else keras.ops.log(calls[-1][2] + 1e-7)
     framed = keras.layers.ZeroPadding2D  # its maps would be shifted
     maps = [y for layer, _, y in calls if not isinstance(layer, framed) and len(y.shape) == 4]
-    for features in sorted(maps, key=lambda y: min(y.shape[1], 6))[::-1]:
+    for features in sorted(maps, key=lambda y: min(y.shape[1], 5))[::-1]:
         try:
             return keras.Model(inputs, features), keras.Model(features, scores)
         except ValueError:  # a shortcut leads past this map

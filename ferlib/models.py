@@ -318,7 +318,7 @@ def average(members) -> keras.Model:
     answers = []
     for number, member in enumerate(members):
         trained = load(member)
-        copy = keras.Model.from_config(trained.get_config() | {"name": f"member_{number}"})
+        copy = type(trained).from_config(trained.get_config() | {"name": f"member_{number}"})
         copy.set_weights(trained.get_weights())
         answers.append(copy(images))
     return keras.Model(images, layers.Average(name="probabilities")(answers), name="ensemble")
@@ -326,8 +326,9 @@ def average(members) -> keras.Model:
 
 def members(model: keras.Model) -> list[keras.Model]:
     """Takes apart what `average` put together; any other model is its own only member."""
-    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    return inner if isinstance(model.layers[-1], layers.Average) and inner else [model]
+    first, *inner, last = model.layers
+    made = isinstance(last, layers.Average) and all(isinstance(m, keras.Model) for m in inner)
+    return inner if made and inner else [model]
 
 
 def save(model: keras.Model, path, *, card: dict | None = None, seen=None, half=False):

@@ -192,9 +192,8 @@ class Stage:
             print(f"Model: {at_hand[0]} as shipped with ferlib, as this run has none.")
             return at_hand[0]
         print("Model: a small one, trained here, as this run has none.")
-        recipe = training.Recipe(
-            model="residual", epochs=8, batch_size=16, augmentation=None, seed=self.seed
-        )
+        form = {"model": "residual", "options": {"widths": [16, 32, 64, 112]}}
+        recipe = training.Recipe(**form, epochs=8, batch_size=16, augmentation=None, seed=self.seed)
         training.train(recipe, self.data, self.out / "tiny", overwrite=True)
         return self.out / "tiny" / "model.keras"
 

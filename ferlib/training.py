@@ -45,7 +45,8 @@ class Recipe:
             "constant".
         warmup_epochs: Epochs over which a cosine schedule first rises, linearly.
         weight_decay: Decoupled weight decay; biases and normalisation are left out.
-        label_smoothing: Share of each target that is spread over all labels.
+        label_smoothing: Share of each target that is spread over all labels; what teachers answer
+            is not spread.
         augmentation: How training pictures are changed; None changes nothing.
         mixup: Alpha of mixup; 0 for none.
         ema: Momentum of the moving average of the weights, a step; 0 for none. The average is
@@ -86,12 +87,13 @@ class Recipe:
     def __post_init__(self):
         if isinstance(self.augmentation, dict):
             object.__setattr__(self, "augmentation", Augmentation(**self.augmentation))
-        object.__setattr__(self, "teachers", tuple(self.teachers))
+        teachers = [self.teachers] if isinstance(self.teachers, str) else self.teachers
+        object.__setattr__(self, "teachers", tuple(teachers))
         allowed = {
             "model": (self.model in models.BUILDERS, f"one of {', '.join(models.BUILDERS)}"),
             "optimizer": (self.optimizer in ("adam", "adamw", "sgd"), "adam, adamw or sgd"),
             "schedule": (self.schedule in ("cosine", "constant"), "cosine or constant"),
-            "epochs": (self.epochs >= 1, "1 or more"),
+            "epochs": (self.epochs >= 1 and self.epochs == int(self.epochs), "1 or more"),
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 or more, under 1"),
@@ -117,8 +119,8 @@ class Recipe:
         """Gives this recipe with fields changed as a command line says it.
 
         Args:
-            texts: New values by field: JSON, or text as it is. Of options and augmentation only
-                what is named changes.
+            texts: New values by field, as JSON; where the field is text, as they are. Of options
+                and augmentation only what is named changes.
 
         Raises:
             ValueError: If a recipe has no such field, or the field no such value.
@@ -129,18 +131,14 @@ class Recipe:
             raise ValueError(
                 f"No recipe has {', '.join(sorted(unknown))}; fields are {', '.join(fields)}."
             )
-        changes = {}
         for name, text in texts.items():
             try:
-                changes[name] = json.loads(text)
-            except ValueError:
-                changes[name] = text
-            if isinstance(fields[name], dict) and isinstance(changes[name], dict):
-                changes[name] = fields[name] | changes[name]
-        try:
-            return self.replace(**changes)
-        except TypeError as error:
-            raise ValueError(f"Recipe: {texts} does not fit: {error}.") from error
+                value = text if isinstance(fields[name], str) else json.loads(text)
+                part = isinstance(fields[name], dict) and isinstance(value, dict)
+                self = self.replace(**{name: fields[name] | value if part else value})
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name}={text} does not fit a recipe: {error}.") from error
+        return self
 
     def to_json(self, path):
         """Writes the recipe to a file."""
@@ -392,7 +390,10 @@ def _build(recipe):
     finally:
         keras.config.set_dtype_policy(policy)
     if recipe.init:
-        model.set_weights(models.load(recipe.init).get_weights())
+        first = models.load(recipe.init).get_weights()
+        if [w.shape for w in first] != [w.shape for w in model.get_weights()]:
+            raise ValueError(f"The weights of {recipe.init} are not those of {recipe.model}.")
+        model.set_weights(first)
     return model
 
 
@@ -465,14 +466,12 @@ class _Taught(keras.layers.Layer):
     """
 
     def __init__(self, teachers, precision):
-        super().__init__(trainable=False)
+        super().__init__()
         self.teachers = [models.load(teacher) for teacher in teachers]
-        for teacher in self.teachers:
-            teacher.trainable = False
-            inner = [layer for member in models.members(teacher) for layer in member.layers]
-            for layer in inner:
-                if layer.name not in ("logits", "probabilities"):
-                    layer.dtype_policy = precision
+        self.trainable = False
+        for layer in self._flatten_layers(include_self=False):
+            if layer.name not in ("logits", "probabilities"):
+                layer.dtype_policy = precision
 
     def call(self, answers, images, training=False):
         if not training:
@@ -485,13 +484,12 @@ def _loss(recipe):
     """Gives the loss of answers [N, 7], or of answers with their teachers' beside them [N, 14]."""
 
     def entropy(wanted, answers):
-        own = answers[:, : len(EMOTIONS)]
-        loss = keras.losses.categorical_crossentropy
-        labelled = loss(wanted, own, label_smoothing=recipe.label_smoothing)
+        loss, smoothing = keras.losses.categorical_crossentropy, recipe.label_smoothing
         if answers.shape[-1] == len(EMOTIONS):
-            return labelled
-        taught = loss(answers[:, len(EMOTIONS) :], own)
-        return (1 - recipe.teacher_weight) * labelled + recipe.teacher_weight * taught
+            return loss(wanted, answers, label_smoothing=smoothing)
+        own, taught = answers[:, : len(EMOTIONS)], answers[:, len(EMOTIONS) :]
+        labelled = loss(wanted, own, label_smoothing=smoothing)
+        return (1 - recipe.teacher_weight) * labelled + recipe.teacher_weight * loss(taught, own)
 
     return entropy
 

@@ -43,8 +43,8 @@ images = drawn.draw(70, seed=1).images[..., None]
 np.save("answers.npy", models.load("out/model.keras").predict(images, verbose=0))
 """
 HASTENED = """
-import sys, time
-import keras, numpy as np, torch
+import time
+import keras, numpy as np
 
 def train():
     keras.utils.set_random_seed(0)

@@ -179,9 +179,8 @@ def test_alone_with_no_run_before_it(project, name):
 @pytest.mark.slow
 def test_error_analysis_of_a_model_without_mistakes(project):
     data = "drawn:140"
-    recipe = training.Recipe(
-        model="residual", epochs=40, batch_size=16, augmentation=None, label_smoothing=0
-    )
+    form = {"model": "residual", "options": {"widths": [16, 32, 64, 112]}}
+    recipe = training.Recipe(**form, epochs=40, batch_size=16, augmentation=None, label_smoothing=0)
     training.train(recipe, cleaning.prepare(data), project / "perfect", verbose=False)
     file, out = project / "perfect/model.keras", project / "out"
     given = dict(profile="smoke", data=data, models=str(file), split="train", out=str(out))

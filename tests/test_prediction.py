@@ -555,6 +555,15 @@ def test_an_export_answers_as_in_inference(faces, tmp_path):
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+def test_an_export_of_an_ensemble_answers_with_the_mean(model, onnx, faces, tmp_path):
+    other = models.build("vgg", widths=(8, 8))
+    file = models.save(models.average([model, other]), tmp_path / "both.keras")
+    stack = np.asarray(faces.images[:20])
+    got = prediction.predict(stack, model=prediction.export(file)).to_frame()[PROBABILITIES]
+    each = [m.predict(stack[..., None], verbose=0) for m in (models.load(model), other)]
+    np.testing.assert_allclose(got, np.mean(each, axis=0), atol=1e-4)
+
+
 def test_an_export_of_another_model_is_not_used(model, onnx, face, network, tmp_path):
     other = models.save(keras.models.clone_model(network), tmp_path / "toy.keras")
     (tmp_path / "toy.onnx").write_bytes(onnx.read_bytes())

@@ -112,8 +112,10 @@ def assert_it_ends_like_whole(folder):
     pd.testing.assert_frame_equal(*(h.drop(columns="seconds") for h in histories))
 
 
-def test_a_killed_training_ends_as_if_it_had_not_been_killed(tmp_path):
+def test_a_killed_training_ends_as_if_it_had_not_been_killed(trained, tmp_path):
     recipe = SMALL.replace(epochs=4, mixup=0.2, augmentation=training.Augmentation(erase=0.3))
+    recipe = recipe.replace(model="vgg", options={"widths": [8, 12]})
+    recipe = recipe.replace(teachers=[str(trained / "model.keras")])
     recipe.to_json(tmp_path / "recipe.json")
     whole = start(tmp_path / "recipe.json", tmp_path / "whole")
     assert whole.wait() == 0

@@ -139,10 +139,10 @@ def test_another_search_is_refused_and_more_trials_are_not(faces, fake, tmp_path
         search(tmp_path, faces, method="guess")
 
 
-def test_the_space_gives_models_and_recipes_of_compact():
+def test_the_space_gives_recipes_of_the_residual_network():
     from keras_tuner import HyperParameters
 
-    hp, base = HyperParameters(), training.RECIPES["compact"]
+    hp, base = HyperParameters(), training.RECIPES["residual"]
     tuning.residual_space(hp, base)
     recipes = []
     for seed in range(20):

@@ -5,7 +5,6 @@ into this folder. Several trainings make an ensemble: the mean of their probabil
 """
 
 import argparse
-import functools
 import sys
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
         model = models.average(trained)
         card = {"combined": "mean of the members' probabilities", "members": cards}
         card |= {key: cards[0][key] for key in ("data", "versions")}
-    seen = functools.reduce(np.union1d, [models.read_seen(file) for file in trained])
+    seen = np.unique(np.concatenate([models.read_seen(file) for file in trained]))
     path = models.PRETRAINED / f"{name}.keras"
     models.save(model, path, card=card, seen=seen, half=True)
     views = {tta: evaluation.evaluate(path, data, split="val", tta=tta) for tta in ("none", "flip")}

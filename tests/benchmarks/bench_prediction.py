@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
-from ferlib import cleaning, drawn, models, prediction
+from ferlib import cleaning, drawn, models, prediction, training
 
 
 def mini_xception() -> keras.Model:
@@ -63,7 +63,9 @@ def speeds(folder: Path, rounds: int) -> pd.DataFrame:
     networks = {"mini_xception": mini_xception(), "tiny": None, "compact": None}
     asked = {}
     for name, network in networks.items():
-        network = network or models.build(name)
+        if network is None:
+            recipe = training.RECIPES[name]
+            network = models.build(recipe.model, **recipe.options)
         path = models.save(network, folder / f"{name}.keras")
         for way, ask in ways(path, faces[:200]).items():
             asked[name, network.count_params(), way] = ask
