@@ -136,3 +136,13 @@ def test_shipped_models_load_and_carry_card_and_hashes(name, faces):
     assert card["data"]["fingerprint"]
     assert all(member["recipe"]["model"] for member in card.get("members", [card]))
     assert len(models.read_seen(name)) > 20000
+
+
+@pytest.mark.parametrize("name", sorted({*models.shipped()} & {*training.RECIPES}))
+def test_a_shipped_model_was_trained_by_the_recipe_of_its_name(name):
+    recipe = training.RECIPES[name]
+    trained = training.Recipe(**models.read_card(name)["recipe"])
+    assert trained.replace(precision=recipe.precision) == recipe
+    built = models.build(recipe.model, **recipe.options).get_weights()
+    shapes = [w.shape for w in models.load(name).get_weights()]
+    assert shapes == [w.shape for w in built]

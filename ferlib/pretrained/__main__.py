@@ -44,7 +44,8 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
     seen = np.unique(np.concatenate([models.read_seen(file) for file in trained]))
     path = models.PRETRAINED / f"{name}.keras"
     models.save(model, path, card=card, seen=seen, half=True)
-    views = {tta: evaluation.evaluate(path, data, split="val", tta=tta) for tta in ("none", "flip")}
+    ways = ("none", "flip", "ten")
+    views = {tta: evaluation.evaluate(path, data, split="val", tta=tta) for tta in ways}
     report = views["none"]
     card |= {
         "name": name,
@@ -54,6 +55,7 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
             "metrics": report.to_dict()["metrics"],
             "metrics_on_unseen": report.to_dict()["unseen"],
             "accuracy_with_flip": vars(views["flip"].metrics["accuracy"]),
+            "accuracy_with_ten_views": vars(views["ten"].metrics["accuracy"]),
             "f1": report.per_class["f1"].to_dict(),
             "calibration_error": evaluation.calibration_error(report.probabilities, report.labels),
         },
