@@ -183,13 +183,14 @@ RECIPES = {
     ),
     "tiny": Recipe(
         options={"widths": [16, 32, 64, 128], "dropout": 0.1},
-        epochs=60,
+        epochs=80,
         learning_rate=4e-3,
         label_smoothing=0.0,
         augmentation=Augmentation(shift=0.08, rotation=12, zoom=0.15, contrast=0.0, erase=0.2),
+        mixup=0.2,
         ema=0.998,
         teachers=("compact",),
-        teacher_weight=0.7,
+        teacher_weight=0.8,
     ),
     "compact_quick": Recipe(
         model="residual",
