@@ -183,7 +183,7 @@ RECIPES = {
     ),
     "tiny": Recipe(
         options={"widths": [16, 32, 64, 128], "dropout": 0.1},
-        epochs=80,
+        epochs=64,
         learning_rate=4e-3,
         label_smoothing=0.0,
         augmentation=Augmentation(shift=0.08, rotation=12, zoom=0.15, contrast=0.0, erase=0.2),
