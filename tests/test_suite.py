@@ -1,5 +1,6 @@
 """The suite, on folders of tiny notebooks that need no Keras."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -303,6 +304,18 @@ class TestStage:
         assert stage.find("03_cnn_training/model.keras") == path
         assert stage.model("04/best.keras", "03_cnn_training/model.keras") == path
         assert "03_cnn_training/model.keras of this run" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("shipped", "taken"), [(("compact", "other", "tiny"), "compact"), (("tiny",), "tiny")]
+    )
+    def test_a_shipped_model_stands_in(self, stage, shipped, taken, monkeypatch, capsys):
+        from ferlib import models
+
+        photographs = dataclasses.replace(stage.loaded, origin="fer2013.csv")
+        monkeypatch.setattr(stage, "loaded", photographs)
+        monkeypatch.setattr(models, "shipped", lambda: shipped)
+        assert stage.model("03_cnn_training/model.keras") == taken
+        assert f"Model: {taken} as shipped" in capsys.readouterr().out
 
     def test_default_folder(self, tmp_path, monkeypatch):
         (tmp_path / "ferlib").mkdir()
