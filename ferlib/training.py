@@ -93,7 +93,10 @@ class Recipe:
             "model": (self.model in models.BUILDERS, f"one of {', '.join(models.BUILDERS)}"),
             "optimizer": (self.optimizer in ("adam", "adamw", "sgd"), "adam, adamw or sgd"),
             "schedule": (self.schedule in ("cosine", "constant"), "cosine or constant"),
-            "epochs": (self.epochs >= 1 and self.epochs == int(self.epochs), "1 or more"),
+            "epochs": (
+                self.epochs >= 1 and self.epochs == int(self.epochs),
+                "a whole number, 1 or more",
+            ),
             "batch_size": (self.batch_size >= 1, "1 or more"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 or more, under 1"),
@@ -457,6 +460,8 @@ def _compile(model, recipe, steps, spread):
 
 class _Taught(keras.layers.Layer):
     """Puts beside a model's answers, in training, the mean of its teachers' to the same pictures.
+
+    Keras's own Distiller, which Keras 3.11 lacks, would ask teachers about the unchanged picture.
 
     Args:
         teachers: Trained models.
