@@ -13,9 +13,16 @@ import numpy as np
 from ferlib import cleaning, evaluation, files, models
 
 LIMITS = (
-    "Names the expression that a 48x48 grey face resembles, as FER2013's labels have it: one "
-    "search word a picture, which FER+'s taggers confirm for about two thirds. It does not "
-    "know what a person feels, and FER2013 is no fair sample of people; do not judge anybody by it."
+    "Names the expression that a 48x48 grey face resembles, as {labels}. It does not know what a "
+    "person feels, and FER2013 is no fair sample of people; do not judge anybody by it."
+)
+FER2013 = (
+    "FER2013's labels have it: one search word a picture, which FER+'s taggers confirm for about "
+    "two thirds"
+)
+FERPLUS = (
+    "the ten taggers of FER+ see it, who disagree with about a third of FER2013's labels: against "
+    "those its accuracy is low, and `ferplus` is what it is to be judged by"
 )
 
 
@@ -25,7 +32,7 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
     Args:
         name: Name that the model is to be found by.
         runs: Folders of trainings, or trained models.
-        source: The data they were trained on, as in `sources.load`.
+        source: The data they were trained on, as in `sources.load`, with FER+'s votes.
 
     Returns:
         The path of the shipped model.
@@ -47,6 +54,7 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
     ways = ("none", "flip", "ten")
     views = {tta: evaluation.evaluate(path, data, split="val", tta=tta) for tta in ways}
     report = views["none"]
+    by_votes = cards[0]["recipe"]["ferplus_weight"] == 1
     card |= {
         "name": name,
         "val": {
@@ -57,10 +65,11 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
             "accuracy_with_flip": vars(views["flip"].metrics["accuracy"]),
             "accuracy_with_ten_views": vars(views["ten"].metrics["accuracy"]),
             "f1": report.per_class["f1"].to_dict(),
+            "ferplus": evaluation.ferplus_accuracy(report),
             "calibration_error": evaluation.calibration_error(report.probabilities, report.labels),
         },
         "test": "not measured yet",
-        "use_and_limits": LIMITS,
+        "use_and_limits": LIMITS.format(labels=FERPLUS if by_votes else FER2013),
     }
     card = evaluation.plain(card)
     models.save(model, path, card=card, seen=seen, half=True)
