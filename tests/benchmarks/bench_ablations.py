@@ -1,6 +1,6 @@
 """Takes one thing at a time from compact's recipe, or adds one: what pays, what does not?
 
-    python tests/benchmarks/bench_ablations.py [SOURCE] --out DIR [--epochs 15] [--seeds 3]
+    python tests/benchmarks/bench_ablations.py [SOURCE] --out DIR [--epochs 10] [--seeds 3]
         [--only "no mixup,no EMA"] [--precision mixed_bfloat16]
 
 All recipes are trained with the same seeds, data and epochs, on a schedule shorter than the
@@ -65,7 +65,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", help="without it, what ferlib finds")
     parser.add_argument("--out", required=True, type=Path, help="folder of the trainings")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", help="some of the variations, with commas between")
     parser.add_argument("--precision", default=BASE.precision, help="Keras's dtype policy")
