@@ -554,7 +554,8 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
         seed: Seed of the resamples.
 
     Returns:
-        accuracy (an Estimate), pictures, left_out and contempt (how many of the pictures).
+        accuracy (an Estimate), unseen (the same on the pictures that the model has not seen; None
+        where that is unknown), pictures, left_out and contempt (how many of the pictures).
 
     Raises:
         ValueError: If the pictures have no votes.
@@ -566,9 +567,12 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
     majority = votes.argmax(axis=1)
     kept = (votes.max(axis=1) > votes.sum(axis=1) / 2) & (majority < FERPLUS.index("unknown"))
     label = np.array([FERPLUS_TO_LABEL.get(column, -1) for column in range(len(FERPLUS))])[majority]
-    accuracy = _mean((report.predicted == label)[kept], resamples, seed)
+    new = kept & ~(np.ones(len(kept), bool) if report.seen is None else report.seen)
+    sets = {"accuracy": kept, "unseen": new}
+    right = report.predicted == label
+    found = {k: _mean(right[v], resamples, seed) if v.any() else None for k, v in sets.items()}
     counts = {"left_out": int((~kept).sum()), "contempt": int((label[kept] < 0).sum())}
-    return {"accuracy": accuracy, "pictures": int(kept.sum())} | counts
+    return found | {"pictures": int(kept.sum())} | counts
 
 
 def _votes(report):

@@ -233,7 +233,11 @@ def test_ferplus_accuracy_by_hand(val):
     data.votes[4, [7, 0]] = 8, 2  # contempt: wrong
     data.votes[5, 9] = 10  # no face
     data.votes[6, [2, 0, 1, 3]] = 4, 1, 3, 2  # surprise has 4 of 9: no majority
-    told = evaluation.ferplus_accuracy(evaluation.report_on(always(data), data, "x", resamples=20))
+    seen = np.array([True, False, False, False, False, False, False])
+    report = evaluation.report_on(always(data), data, "x", seen=seen, resamples=20)
+    told = evaluation.ferplus_accuracy(report)
+    assert told["unseen"].value == pytest.approx(1 / 3)
+    assert evaluation.ferplus_accuracy(replace(report, seen=None))["unseen"] is None
     assert told["accuracy"].value == 0.5 and told["accuracy"].low < 0.5 < told["accuracy"].high
     assert (told["pictures"], told["left_out"], told["contempt"]) == (4, 3, 1)
     with pytest.raises(ValueError, match="put fer2013new.csv beside"):
