@@ -35,10 +35,8 @@ class Recipe:
     Args:
         model: A name that `models.build` knows.
         options: What its builder takes.
-        init: A trained model of the same form (a `.keras` file or a shipped name) that gives the
-            first weights; "" begins with the builder's. Where this one is a multiple as wide, its
-            first weights compute the same function (Net2WiderNet, Chen et al. 2015,
-            arXiv:1511.05641).
+        init: A trained model of the same form (a `.keras` file or a shipped name) whose weights
+            are the first; "" begins with the builder's.
         epochs: Passes over the training pictures.
         batch_size: Pictures in a batch.
         optimizer: "adam", "adamw" or "sgd" (Nesterov, momentum 0.9).
@@ -225,11 +223,7 @@ RECIPES = {
 
 RECIPES["residual"] = RECIPES["compact"].replace(model="residual", epochs=80)
 RECIPES["accurate"] = RECIPES["compact"].replace(
-    options={"widths": [32, 64, 256, 512], "dropout": 0.5},
-    init="compact",
-    epochs=20,
-    learning_rate=1.5e-3,
-    ferplus_weight=0.3,
+    options={"widths": [64, 128, 256, 512], "dropout": 0.5}
 )
 RECIPES["compact_ferplus"] = RECIPES["compact"].replace(
     init="compact",
@@ -400,30 +394,11 @@ def _build(recipe):
     finally:
         keras.config.set_dtype_policy(policy)
     if recipe.init:
-        first, shapes = models.load(recipe.init).get_weights(), [w.shape for w in model.weights]
-        fits = len(first) == len(shapes) and all(
-            len(w.shape) == len(shape) and not any(np.remainder(shape, w.shape))
-            for w, shape in zip(first, shapes)
-        )
-        if not fits:
-            raise ValueError(
-                f"The weights of {recipe.init} do not fit {recipe.model}: it must have the same "
-                "layers, each as wide or a whole multiple as wide."
-            )
-        rng = np.random.default_rng(recipe.seed)
-        model.set_weights([_widened(w, shape, rng) for w, shape in zip(first, shapes)])
+        first = models.load(recipe.init).get_weights()
+        if [w.shape for w in first] != [w.shape for w in model.get_weights()]:
+            raise ValueError(f"The weights of {recipe.init} are not those of {recipe.model}.")
+        model.set_weights(first)
     return model
-
-
-def _widened(weight, shape, rng):
-    """Repeats a layer's units; copies of an input share its weight at random, so they diverge."""
-    times = np.floor_divide(shape, weight.shape)
-    wide = np.tile(weight, times)
-    if weight.ndim > 1 and times[-2] > 1:
-        copies = rng.uniform(size=(times[-2], *weight.shape[:-1], shape[-1]))
-        share = np.concatenate(list(copies / copies.sum(axis=0)), axis=-2)
-        wide = wide * share
-    return wide
 
 
 def _features(body, images, recipe, out, verbose):

@@ -165,27 +165,6 @@ def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
         training.train(SMALL.replace(teachers=["nobody"]), data, tmp_path / "other")
 
 
-@pytest.mark.parametrize("form", ["vgg", "residual"])
-def test_a_wider_network_begins_with_the_answers_of_its_init(form, data, tmp_path):
-    narrow = models.build(form, widths=[64, 96], dropout=0.0)
-    rng = np.random.default_rng(0)
-    narrow.set_weights(
-        [w + rng.uniform(0, 0.3, w.shape) * (w.ndim == 1) for w in narrow.get_weights()]
-    )
-    path = str(models.save(narrow, tmp_path / "narrow.keras"))
-    recipe = SMALL.replace(model=form, init=path, options={"widths": [128, 192], "dropout": 0.0})
-    wide = training._build(recipe)
-    images = data.images[:64]
-    answers = evaluation.predict(narrow, images)
-    assert np.ptp(answers, axis=0).max() > 1e-3
-    np.testing.assert_allclose(evaluation.predict(wide, images), answers, rtol=0, atol=2e-6)
-    kernel = next(w for w in wide.get_weights() if w.ndim == 4 and w.shape[:3] == (3, 3, 128))
-    first, second = kernel[:, :, :64], kernel[:, :, 64:]
-    assert (first != second).mean() > 0.99  # copies of a unit count differently, so they diverge
-    with pytest.raises(ValueError, match="do not fit vgg: .* each as wide or a whole multiple"):
-        training._build(recipe.replace(model="vgg", options={"widths": [64, 100]}))
-
-
 def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
     for name, shipped in training.RECIPES.items():
         shipped.to_json(tmp_path / f"{name}.json")
