@@ -400,12 +400,8 @@ def _copy_half(copy, name, item):
 
 
 def shipped() -> tuple[str, ...]:
-    """Names the trained models that come with ferlib.
-
-    An ensemble of shipped models comes as its card alone.
-    """
-    paths = PRETRAINED.iterdir() if PRETRAINED.is_dir() else []
-    return tuple(sorted({path.stem for path in paths if path.suffix in (".keras", ".json")}))
+    """Names the trained models that come with ferlib."""
+    return tuple(sorted(path.stem for path in PRETRAINED.glob("*.keras")))
 
 
 def find(model) -> pathlib.Path:
@@ -415,15 +411,14 @@ def find(model) -> pathlib.Path:
         model: A path, or the name of a shipped model.
 
     Returns:
-        The path; of a shipped ensemble that of its card, a `.json` file.
+        The path.
 
     Raises:
         FileNotFoundError: If there is neither such a file nor such a shipped model.
     """
     path = pathlib.Path(model)
     if path.suffix not in (".keras", ".h5") and str(model) in shipped():
-        path = PRETRAINED / f"{model}.keras"
-        return path if path.exists() else path.with_suffix(".json")
+        return PRETRAINED / f"{model}.keras"
     if not path.is_file():
         names = ", ".join(shipped()) or "none yet"
         raise FileNotFoundError(
@@ -450,8 +445,6 @@ def load(model) -> keras.Model:
     if isinstance(model, keras.Model):
         return model
     path = find(model)
-    if names := _combined(path):
-        return average(names)
     try:
         loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
@@ -470,8 +463,6 @@ def load(model) -> keras.Model:
 
 def read_card(model) -> dict:
     """Reads what a model file says of itself; empty for a file that ferlib did not write."""
-    if _combined(path := find(model)):
-        return json.loads(path.read_text())
     data = _member(model, _CARD)
     return json.loads(data) if data else {}
 
@@ -482,17 +473,8 @@ def read_seen(model):
     Returns:
         uint64 [N], sorted, or None where the file does not say.
     """
-    if names := _combined(find(model)):
-        return np.unique(np.concatenate([read_seen(name) for name in names]))
     data = _member(model, _SEEN)
     return np.load(io.BytesIO(data), allow_pickle=False) if data else None
-
-
-def _combined(path) -> list[str]:
-    """Names the shipped models that a shipped ensemble is made of; none for any other file."""
-    if path.suffix != ".json" or path.parent != PRETRAINED:
-        return []
-    return [card["name"] for card in json.loads(path.read_text())["members"]]
 
 
 def _member(model, name):

@@ -269,9 +269,8 @@ def _look(file: str, source, problem: str, detect) -> tuple:
 
 def _file(model: str | Path) -> Path:
     """Gives the file of a model; finds a shipped one as `models.find` does, without Keras."""
-    shipped = Path(__file__).parent / "pretrained"
-    files = [shipped / f"{model}{suffix}" for suffix in (".keras", ".json")]
-    return next((file for file in files if file.is_file()), Path(model))
+    shipped = Path(__file__).parent / "pretrained" / f"{model}.keras"
+    return shipped if shipped.is_file() else Path(model)
 
 
 def _digest(path: Path) -> str:

@@ -1,6 +1,5 @@
 """Models: the contract, saving, loading and names."""
 
-import json
 import zipfile
 
 import keras
@@ -85,26 +84,6 @@ def test_an_ensemble_answers_with_the_mean_of_its_members(tiny, faces, tmp_path)
     assert models.members(other) == [other]
 
 
-def test_an_ensemble_of_shipped_models_is_shipped_as_its_card(tiny, faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "PRETRAINED", tmp_path)
-    members = {"one": tiny, "two": models.build("vgg", widths=(8, 8))}
-    for number, (name, model) in enumerate(members.items()):
-        path = tmp_path / f"{name}.keras"
-        models.save(model, path, card={"name": name}, seen=[number, 7], half=True)
-    card = {"name": "both", "members": [models.read_card(name) for name in members]}
-    (tmp_path / "both.json").write_text(json.dumps(card))
-    assert models.shipped() == ("both", "one", "two")
-    assert models.read_card("both") == card
-    assert list(models.read_seen("both")) == [0, 1, 7]
-    images = faces.images[:4][..., None]
-    mean = sum(models.load(name)(images) for name in members) / 2
-    np.testing.assert_allclose(models.load("both")(images), mean, atol=1e-6)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere/both.json").write_text(json.dumps(card))
-    with pytest.raises(ValueError, match="elsewhere/both.json cannot be loaded safely"):
-        models.load(tmp_path / "elsewhere/both.json")
-
-
 def test_a_file_from_elsewhere_has_no_card(tiny, tmp_path):
     tiny.save(tmp_path / "m.keras")
     assert models.read_card(tmp_path / "m.keras") == {}
@@ -148,9 +127,8 @@ def test_wrong_files_and_shapes_say_so(tmp_path):
 
 @pytest.mark.parametrize("name", models.shipped())
 def test_shipped_models_load_and_carry_card_and_hashes(name, faces):
-    if models.find(name).suffix == ".keras":
-        with zipfile.ZipFile(models.find(name)) as archive:
-            assert archive.testzip() is None
+    with zipfile.ZipFile(models.find(name)) as archive:
+        assert archive.testzip() is None
     model = models.load(name)
     answers = keras.ops.convert_to_numpy(model(faces.images[:2][..., None]))
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-4)

@@ -1,8 +1,7 @@
 """Makes a shipped model of finished trainings: `python -m ferlib.pretrained NAME RUN [RUN ...]`.
 
 Writes NAME.keras (float16 weights, card and hashes inside) and NAME.json (the card, to be read)
-into this folder. Several names of shipped models make an ensemble, the mean of their
-probabilities: only its card is written, and the members are taken from where they lie.
+into this folder. Several trainings make an ensemble: the mean of their probabilities.
 """
 
 import argparse
@@ -28,34 +27,32 @@ FERPLUS = (
 
 
 def ship(name: str, runs: list, source: str | None = None) -> Path:
-    """Ships the model of a run, or shipped models together, under a name.
+    """Ships the model of a run, or of several runs together, under a name.
 
     Args:
         name: Name that the model is to be found by.
-        runs: The folder of a training, or a trained model; or the names of several shipped models.
+        runs: Folders of trainings, or trained models.
         source: The data they were trained on, as in `sources.load`, with FER+'s votes.
 
     Returns:
-        The path of the shipped model, or of an ensemble's card.
+        The path of the shipped model.
     """
     data = cleaning.prepare(source)
-    if len(runs) > 1 and not set(runs) <= set(models.shipped()):
-        sys.exit(f"An ensemble is made of shipped models: {', '.join(models.shipped())}.")
-    trained = [Path(run) / "model.keras" if Path(run).is_dir() else run for run in runs]
-    cards = [models.read_card(model) for model in trained]
-    for model, card in zip(trained, cards, strict=True):
+    trained = [Path(run) / "model.keras" if Path(run).is_dir() else Path(run) for run in runs]
+    cards = [models.read_card(path) for path in trained]
+    for file, card in zip(trained, cards, strict=True):
         if data.fingerprint != card["data"]["fingerprint"]:
-            sys.exit(f"{model} was trained on other data than {data.origin}.")
-    seen = np.unique(np.concatenate([models.read_seen(model) for model in trained]))
-    path = models.PRETRAINED / f"{name}.keras"
+            sys.exit(f"{file} was trained on other data than {data.origin}.")
+    model, card = models.load(trained[0]), cards[0]
     if len(runs) > 1:
-        path, card = path.with_suffix(".json"), {key: cards[0][key] for key in ("data", "versions")}
-        card |= {"combined": "mean of the members' probabilities", "members": cards}
         model = models.average(trained)
-    else:
-        model = models.save(models.load(trained[0]), path, card=card, seen=seen, half=True)
+        card = {"combined": "mean of the members' probabilities", "members": cards}
+        card |= {key: cards[0][key] for key in ("data", "versions")}
+    seen = np.unique(np.concatenate([models.read_seen(file) for file in trained]))
+    path = models.PRETRAINED / f"{name}.keras"
+    models.save(model, path, card=card, seen=seen, half=True)
     ways = ("none", "flip", "ten")
-    views = {tta: evaluation.evaluate(model, data, split="val", tta=tta, seen=seen) for tta in ways}
+    views = {tta: evaluation.evaluate(path, data, split="val", tta=tta) for tta in ways}
     report = views["none"]
     by_votes = cards[0]["recipe"]["ferplus_weight"] == 1
     card |= {
@@ -75,8 +72,7 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
         "use_and_limits": LIMITS.format(labels=FERPLUS if by_votes else FER2013),
     }
     card = evaluation.plain(card)
-    if len(runs) == 1:
-        models.save(models.load(path), path, card=card, seen=seen, half=True)
+    models.save(model, path, card=card, seen=seen, half=True)
     files.write_json(path.with_suffix(".json"), card)
     return path
 
@@ -84,7 +80,7 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser("python -m ferlib.pretrained", description=__doc__)
     parser.add_argument("name", metavar="NAME", help="name that the model is to be found by")
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a training, or name")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a training")
     parser.add_argument("--data", metavar="SOURCE", help="the data of the trainings")
     args = parser.parse_args()
     print(ship(args.name, args.runs, args.data))
