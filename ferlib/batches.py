@@ -50,26 +50,22 @@ class Augmentation:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in 0 to {most}.")
 
 
-@keras.saving.register_keras_serializable("ferlib")
 class Augmenter(keras.layers.Layer):
     """Changes pictures at random in training and passes them through otherwise.
 
     Flip, shift, rotation and zoom are one affine map, so each picture is interpolated only once.
 
     Args:
-        augmentation: An `Augmentation`, or its fields as a dict.
+        augmentation: An `Augmentation`.
         seed: Seed of the layer's own random state.
 
     Returns:
         From a call: pictures of the shape and dtype given (uint8 [N, H, W, 1]).
     """
 
-    def __init__(self, augmentation, *, seed=0, **kwargs):
-        super().__init__(**kwargs)
-        if isinstance(augmentation, dict):
-            augmentation = Augmentation(**augmentation)
+    def __init__(self, augmentation, *, seed=0):
+        super().__init__()
         self.augmentation = augmentation
-        self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, images, training=False):
@@ -117,10 +113,6 @@ class Augmenter(keras.layers.Layer):
         zero = ops.zeros_like(cos)
         across = [cos * mirror, -sin * mirror, cx - mirror * (cos * dx - sin * dy)]
         return ops.stack([*across, sin, cos, cy - sin * dx - cos * dy, zero, zero], axis=1)
-
-    def get_config(self):
-        fields = dataclasses.asdict(self.augmentation)
-        return {**super().get_config(), "augmentation": fields, "seed": self.seed}
 
 
 def _uniform(n, seed):
