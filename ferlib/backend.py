@@ -22,23 +22,18 @@ def _quiet():
 
 
 def _hasten_torch():
-    """Keeps pictures channels-last on torch, and lets torch normalise and move whole batches.
+    """Keeps pictures channels-last on torch and lets torch itself normalise batches.
 
-    Keras 3.15 copies pictures to channels-first and back around each convolution and pool,
-    normalises batches step by step in float32, and moves pictures one after the other. Without
-    that, training on a CPU takes half the time (tests/benchmarks/bench_backends.py) and gives the
-    same results, but for the moving variance: torch's is the unbiased estimate. Apple's GPUs
-    cannot do without the copies.
+    Keras 3.15 copies pictures to channels-first and back around each convolution and pool, and
+    normalises batches step by step in float32. Without that, training on a CPU takes half the
+    time (tests/benchmarks/bench_backends.py) and gives the same results, but for the moving
+    variance: torch's is the unbiased estimate. Apple's GPUs cannot do without the copies.
     """
-    import torch
-    from keras.src.backend.torch import image, nn
+    from keras.src.backend.torch import nn
     from torch.nn import functional
 
     permute = getattr(nn, "_transpose_spatial_inputs", None)
     normalise = keras.layers.BatchNormalization.call
-    move = image.affine_transform
-    moved = {"interpolation": "bilinear", "fill_mode": "nearest", "fill_value": 0}
-    moved["data_format"] = "channels_last"
 
     def fits(x):
         return x.ndim == 4 and x.is_floating_point() and x.device.type != "mps"
@@ -63,28 +58,9 @@ def _hasten_torch():
         )
         return x.permute(0, 2, 3, 1)
 
-    def move_all(images, transform, **how):
-        images, transform = (keras.ops.convert_to_tensor(x) for x in (images, transform))
-        if images.ndim != 4 or transform.ndim != 2 or how != moved or not fits(images):
-            return move(images, transform, **how)
-        height, width = images.shape[1:3]
-        y, x = (torch.arange(n, device=images.device, dtype=images.dtype) for n in (height, width))
-        pixels = torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], dim=-1)
-        maps = transform[:, :6].reshape(-1, 2, 3).to(images.dtype)
-        origins = pixels.reshape(1, -1, 2) @ maps[..., :2].mT + maps[:, None, :, 2]
-        origins = 2 * origins / origins.new_tensor([width - 1, height - 1]) - 1
-        y = functional.grid_sample(
-            images.permute(0, 3, 1, 2),
-            origins.reshape(-1, height, width, 2),
-            padding_mode="border",
-            align_corners=True,
-        )
-        return y.permute(0, 2, 3, 1)
-
     if permute:
         nn._transpose_spatial_inputs = view
     keras.layers.BatchNormalization.call = call
-    image.affine_transform = move_all
 
 
 with _quiet():

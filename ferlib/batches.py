@@ -75,10 +75,7 @@ class Augmenter(keras.layers.Layer):
         u = _uniform(n, self.seed_generator)
         x = ops.cast(images, "float32")
         if a.flip or a.shift or a.rotation or a.zoom:
-            maps = self._affine(u, height, width)
-            x = ops.image.affine_transform(
-                x, maps, fill_mode="nearest", data_format="channels_last"
-            )
+            x = _moved(x, self._affine(u, height, width))
         unit = [ops.reshape(u[:, i], (-1, 1, 1, 1)) for i in range(5, 13)]
         if a.contrast:
             mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
@@ -113,6 +110,30 @@ class Augmenter(keras.layers.Layer):
         zero = ops.zeros_like(cos)
         across = [cos * mirror, -sin * mirror, cx - mirror * (cos * dx - sin * dy)]
         return ops.stack([*across, sin, cos, cy - sin * dx - cos * dy, zero, zero], axis=1)
+
+
+def _moved(images, maps):
+    """Moves pictures, float32 [N, H, W, C]; what comes in from outside repeats the border.
+
+    Args:
+        images: The pictures.
+        maps: float32 [N, 8], as in `keras.ops.image.affine_transform`, which on torch would go
+            from picture to picture.
+    """
+    if keras.backend.backend() != "torch" or images.device.type == "mps":
+        how = {"fill_mode": "nearest", "data_format": "channels_last"}
+        return ops.image.affine_transform(images, maps, **how)
+    from torch.nn import functional
+
+    x = images.permute(0, 3, 1, 2)
+    centre = maps.new_tensor([(x.shape[3] - 1) / 2, (x.shape[2] - 1) / 2])
+    maps = maps[:, :6].reshape(-1, 2, 3)  # torch's run from -1 to 1 across a picture
+    turns = maps[..., :2] * centre / centre[:, None]
+    shifts = turns.sum(-1) + maps[..., 2] / centre - 1
+    maps = ops.concatenate([turns, shifts[..., None]], axis=-1)
+    grid = functional.affine_grid(maps, x.shape, align_corners=True)
+    moved = functional.grid_sample(x, grid, padding_mode="border", align_corners=True)
+    return moved.permute(0, 2, 3, 1)
 
 
 def _uniform(n, seed):
