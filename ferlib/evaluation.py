@@ -555,7 +555,8 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
 
     Returns:
         accuracy (an Estimate), unseen (the same on the pictures that the model has not seen; None
-        where that is unknown), pictures, left_out and contempt (how many of the pictures).
+        where that is unknown or there are none), pictures, left_out and contempt (how many of
+        the pictures).
 
     Raises:
         ValueError: If the pictures have no votes.
@@ -567,10 +568,10 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
     majority = votes.argmax(axis=1)
     kept = (votes.max(axis=1) > votes.sum(axis=1) / 2) & (majority < FERPLUS.index("unknown"))
     label = np.array([FERPLUS_TO_LABEL.get(column, -1) for column in range(len(FERPLUS))])[majority]
-    new = kept & ~(np.ones(len(kept), bool) if report.seen is None else report.seen)
-    sets = {"accuracy": kept, "unseen": new}
     right = report.predicted == label
-    found = {k: _mean(right[v], resamples, seed) if v.any() else None for k, v in sets.items()}
+    new = np.zeros(len(kept), bool) if report.seen is None else kept & ~report.seen
+    found = {"accuracy": _mean(right[kept], resamples, seed)}
+    found["unseen"] = _mean(right[new], resamples, seed) if new.any() else None
     counts = {"left_out": int((~kept).sum()), "contempt": int((label[kept] < 0).sum())}
     return found | {"pictures": int(kept.sum())} | counts
 

@@ -80,17 +80,20 @@ def main():
     }
     if args.rate:
         recipes["classic"] = recipes["classic"].replace(learning_rate=args.rate)
+    only = [name.strip() for name in args.only.split(",") if name] or list(recipes)
+    if unknown := set(only) - set(recipes):
+        parser.error(f"no recipe {', '.join(unknown)}; there are {', '.join(recipes)}")
     pictures, rows, fastest = len(data.of("train")), {}, f"minutes to {LEVELS[0]:.0%}"
     with tempfile.TemporaryDirectory() as folder:
-        only = [name.strip() for name in args.only.split(",") if name] or list(recipes)
-        for name, recipe in ((name, recipes[name]) for name in only):
+        for name in only:
+            recipe = recipes[name].replace(precision=args.precision)
             print(f"{name}: {recipe.model}", flush=True)
             minutes = args.minutes
             if name == "classic":
                 limits = [args.times * told[fastest] for told in rows.values()]
                 minutes = np.nanmin([*limits, minutes])
             out = Path(args.out or folder) / name.replace(" ", "_")
-            history = race(recipe.replace(precision=args.precision), data, out, minutes)
+            history = race(recipe, data, out, minutes)
             rows[name] = row(history, pictures)
     if len(only) < len(recipes):
         return
