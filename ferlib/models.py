@@ -85,7 +85,7 @@ def residual(
     """Builds a small residual network with squeeze-and-excitation and global pooling.
 
     He et al. 2015 (arXiv:1512.03385) with the squeeze-and-excitation of Hu et al. 2017
-    (arXiv:1709.01507). It halves the resolution after its first convolution, so it computes half
+    (arXiv:1709.01507). It halves the resolution after its first convolution, so it computes a third
     as much as `vgg` with as many parameters.
 
     Args:
