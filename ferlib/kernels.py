@@ -65,7 +65,7 @@ def pack(notebook, *, to: str = "kaggle", out, user: str | None = None) -> Path:
 
     Raises:
         FileNotFoundError: If there is no such notebook.
-        ValueError: If it has no cell that imports ferlib, or is too large.
+        ValueError: If it has no cell that imports ferlib, is too large, or lies in `out` itself.
     """
     import nbformat
 
@@ -93,6 +93,8 @@ def pack(notebook, *, to: str = "kaggle", out, user: str | None = None) -> Path:
         apart.append(models.pop())
     cells[0].metadata |= {"jupyter": {"source_hidden": True}, "_kg_hide-input": True}
     out = Path(out)
+    if (out / source.name).resolve() == source.resolve():
+        raise ValueError(f"{source} would be overwritten: pack it into another folder.")
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / WEIGHTS, ignore_errors=True)
     nbformat.write(made, out / source.name)

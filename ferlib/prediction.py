@@ -6,10 +6,8 @@ can be interrupted; `export` writes a model for onnxruntime, which both use wher
 
 import csv
 import hashlib
-import io
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -19,8 +17,9 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
+from ferlib import sources
 from ferlib.labels import EMOTIONS, PALETTE
 
 CROP = 64
@@ -103,7 +102,7 @@ class Predictions(Tally):
             KeyError: If there is no such readable picture.
         """
         file = next(iter(self.sources)) if file is None else file
-        image = read(self.sources[file]).convert("RGB")
+        image = sources.open_picture(self.sources[file]).convert("RGB")
         zoom = max(1, round(320 / max(image.size)))
         image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.BICUBIC)
         pen, thick = ImageDraw.Draw(image), max(2, max(image.size) // 300)
@@ -119,50 +118,6 @@ class Predictions(Tally):
 
 
 # ---- reading -----------------------------------------------------------------------------
-
-
-def read(source) -> Image.Image:
-    """Reads a picture of any kind as an upright one of 8 bits.
-
-    EXIF rotation is applied, transparency put on white, and 16 bits are scaled to 8. Of an
-    animation the first frame is taken.
-
-    Args:
-        source: A path, bytes, a binary file, a PIL picture, or an array [H, W], [H, W, 1],
-            [H, W, 3] (RGB) or [H, W, 4] (RGBA). In an array, values above 255 mean 16 bits and
-            fractions up to 1 mean 0 to 1.
-
-    Returns:
-        The picture in mode "L" (grey) or "RGB".
-
-    Raises:
-        ValueError: If an array is not a picture. Pillow raises this and others for bad files.
-    """
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        source = io.BytesIO(source)
-    if isinstance(source, (str, Path)) or hasattr(source, "read"):
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            with Image.open(source) as image:
-                return read(image)
-    if not isinstance(source, Image.Image):
-        source = Image.fromarray(_to_8_bits(np.asarray(source)))
-    image = ImageOps.exif_transpose(source)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return read(np.asarray(image))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-
-
-def _to_8_bits(array: np.ndarray) -> np.ndarray:
-    """Gives an array of pixels as uint8 [H, W], [H, W, 3] or [H, W, 4]."""
-    array = array[..., 0] if array.shape[2:] == (1,) else array
-    low, high = array.min(initial=0), array.max(initial=0)
-    if array.ndim not in (2, 3) or low < 0 or not high < 2**16:
-        raise ValueError(f"{list(array.shape)} numbers from {low} to {high} are no picture")
-    fractions = array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1)
-    return np.rint(array * 255.0 if fractions else array / (257 if high > 255 else 1)).astype("u1")
 
 
 def _fetch(url: str) -> bytes:
@@ -252,7 +207,7 @@ def _look(file: str, source, problem: str, detect) -> tuple:
         return file, source, [], problem
     try:
         source = source() if callable(source) else source
-        picture = read(source)
+        picture = sources.open_picture(source)
         if min(picture.size) < SMALLEST:
             raise ValueError(f"{picture.width}x{picture.height} pixels cannot show a face")
         is_face = detect is False or (detect == "auto" and max(picture.size) <= CROP)
@@ -269,8 +224,8 @@ def _look(file: str, source, problem: str, detect) -> tuple:
 
 def _file(model: str | Path) -> Path:
     """Gives the file of a model; finds a shipped one as `models.find` does, without Keras."""
-    shipped = Path(__file__).parent / "pretrained" / f"{model}.keras"
-    return shipped if shipped.is_file() else Path(model)
+    shipped = (Path(__file__).parent / "pretrained").glob("*.keras")
+    return {path.stem: path for path in shipped}.get(str(model), Path(model))
 
 
 def _digest(path: Path) -> str:

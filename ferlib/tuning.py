@@ -12,8 +12,6 @@ import pathlib
 import shutil
 import time
 
-import numpy as np
-
 # isort: off
 from ferlib.backend import keras  # before keras_tuner, which would start TensorFlow aloud
 import keras_tuner
@@ -76,24 +74,6 @@ def residual_space(hp, base: Recipe) -> Recipe:
     )
 
 
-def part(data, *, train: int, val: int, seed: int = 0):
-    """Takes a part of train and of val, for trials that have to be short.
-
-    Args:
-        data: A `FERData`.
-        train: Pictures of train; 0 is all.
-        val: Pictures of val; 0 is all.
-        seed: Seed of the choice.
-
-    Returns:
-        A `FERData` of the two splits, in the order of `data`.
-    """
-    rng = np.random.default_rng(seed)
-    rows = [rng.permutation(np.flatnonzero(data.split == split)) for split in ("train", "val")]
-    kept = [x[: n or None] for x, n in zip(rows, (train, val), strict=True)]
-    return data.select(np.sort(np.concatenate(kept)))
-
-
 def tune(
     data,
     out,
@@ -137,12 +117,14 @@ def tune(
 
     Raises:
         FileExistsError: If `out` holds another search and `overwrite` is not set.
-        ValueError: If there is no such method, or if the chief that this worker has been given
-            runs another search.
+        ValueError: If there is no such method, if it needs a number of trials, or if the chief
+            that this worker has been given runs another search.
     """
     supervised = distributed.end_with_supervisor()
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; known are {', '.join(METHODS)}.")
+    if trials < (method != "hyperband"):
+        raise ValueError(f"trials is {trials}; {method} needs 1 or more.")
     out, base = pathlib.Path(out), base or training.RECIPES["residual"]
     hp = keras_tuner.HyperParameters()
     space(hp, base)

@@ -91,9 +91,13 @@ def test_metadata(tmp_path, monkeypatch, capsys):
     assert kernels.NOBODY not in capsys.readouterr().out
     meta = json.loads((tmp_path / "kernel-metadata.json").read_text())
     assert meta["id"] == "someone/ferlib-01-exploration" and not meta["enable_gpu"]
-    assert main(["kernel", "05", "--for", "colab", "--out", str(tmp_path / "colab")]) == 0
-    (path,) = (tmp_path / "colab").iterdir()
-    assert "%pip install -q keras-tuner" in path.read_text()
+    for notebook, needed in (("04", True), ("05", False)):
+        out = tmp_path / f"colab{notebook}"
+        assert main(["kernel", notebook, "--for", "colab", "--out", str(out)]) == 0
+        (path,) = out.iterdir()
+        assert ("%pip install -q keras-tuner" in path.read_text()) == needed
+    with pytest.raises(ValueError, match="would be overwritten"):
+        kernels.pack(path, to="colab", out=out)
     kernels.pack("05", out=tmp_path)
     meta = json.loads((tmp_path / "kernel-metadata.json").read_text())
     assert meta["enable_gpu"] and meta["enable_internet"]

@@ -628,3 +628,24 @@ def test_fer2013(fer2013, tmp_path):
     happy = sources.describe(data).loc["happy", ["train", "val"]].tolist()
     assert np.abs(np.array(happy) - [7215, 895]).max() <= 1
     assert isinstance(sources.load(fer2013, cache=tmp_path, votes=None).images, np.memmap)
+
+
+def test_a_part_of_train_and_val(faces):
+    part = faces.part(train=50, val=20, seed=1)
+    assert (len(part.of("train")), len(part.of("val")), len(part)) == (50, 20, 70)
+    whole = faces.part(train=0, val=0)
+    assert len(whole) == len(faces.of("train")) + len(faces.of("val"))
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "32 bits", "fractions", "transparent"])
+def test_a_picture_is_the_same_in_every_way_to_store_it(faces, tmp_path, kind):
+    face, path = faces.images[0], tmp_path / "face.tif"
+    stored = {
+        "16 bits": face.astype(np.uint16),  # of which only the lower 8 are used
+        "32 bits": face.astype(np.int32),
+        "fractions": (face / 255).astype(np.float32),
+        "transparent": np.dstack([face] * 3 + [np.where(face > 250, 0, 255).astype(np.uint8)]),
+    }[kind]
+    Image.fromarray(stored).save(path)
+    wanted = np.where(face > 250, 255, face) if kind == "transparent" else face
+    assert np.abs(sources.read_picture(path).astype(int) - wanted).max() <= 1

@@ -156,11 +156,10 @@ def test_the_space_gives_recipes_of_the_residual_network():
     assert len(sizes) == 3
 
 
-def test_a_part_of_the_data(faces):
-    part = tuning.part(faces, train=50, val=20, seed=1)
-    assert (len(part.of("train")), len(part.of("val")), len(part)) == (50, 20, 70)
-    whole = tuning.part(faces, train=0, val=0)
-    assert len(whole) == len(faces.of("train")) + len(faces.of("val"))
+def test_a_search_without_end_is_refused(faces, tmp_path):
+    for method in ("random", "bayesian"):
+        with pytest.raises(ValueError, match=f"trials is 0; {method} needs 1 or more"):
+            tuning.tune(faces, tmp_path, method=method, trials=0)
 
 
 def test_importance_finds_what_matters():
