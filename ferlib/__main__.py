@@ -254,7 +254,6 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0 when it did what was asked.
     """
     args = parser().parse_args(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.formatwarning = lambda message, *rest, **more: f"ferlib: {message}\n"
     try:
         with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
@@ -262,7 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ferlib: stopped; the same command goes on from here.", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, ArithmeticError, OSError, RuntimeError, ImportError) as error:
         print(f"ferlib: {error}", file=sys.stderr, flush=True)
         if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
             os._exit(1)  # at the usual end JAX waits for the other processes, also for a dead one

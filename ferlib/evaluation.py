@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 METRICS = ("accuracy", "balanced_accuracy", "top2_accuracy", "macro_f1", "log_loss")
 """The metrics of a report."""
 
+LOSSY = (".jpg", ".jpeg", ".webp")
+"""Ends of the names of pictures that lose their exact pixels when they are saved."""
+
 CORRUPTIONS = {
     "blur": (0.5, 1.0, 1.5, 2.0, 3.0),
     "noise": (5, 10, 20, 35, 50),
@@ -192,7 +195,8 @@ def evaluate(
         tta: Test-time augmentation, see `predict`.
         seen: uint64 hashes of the pictures that the model was trained on (see
             `cleaning.picture_hashes`), or None for unknown. "auto" reads them from the model's
-            file; a model in memory has none.
+            file; a model in memory has none. Only exact copies are found: where pictures lie in
+            files with loss (see `LOSSY`) and nearly none is known, that counts as unknown.
         name: What the report calls the model; empty takes its file or its own name.
         resamples: Bootstrap resamples of the pictures.
         seed: Seed of the resamples; with one seed, those of two models are paired.
@@ -216,7 +220,12 @@ def evaluate(
     if isinstance(seen, str):
         seen = models.read_seen(model) if is_file else None
     if seen is not None:
-        seen = np.isin(cleaning.picture_hashes(part.images), seen)
+        known = np.isin(cleaning.picture_hashes(data.images), seen)
+        lossy = any(name.lower().endswith(LOSSY) for name in part.names)
+        if lossy and known.mean() < 0.01:  # what was saved anew is no exact copy any more
+            seen = None
+        else:
+            seen = known[data.split == split]
     name = name or (str(model) if is_file else model.name)
     answers = predict(model, part.images, tta=tta)
     return report_on(answers, part, name, tta=tta, seen=seen, resamples=resamples, seed=seed)

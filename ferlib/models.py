@@ -4,6 +4,7 @@ Each takes uint8 pictures [N, 48, 48, 1], does its own resizing and normalisatio
 softmax probabilities float32 [N, 7] in FER2013's order of labels.
 """
 
+import inspect
 import io
 import json
 import os
@@ -265,7 +266,7 @@ def unfreeze(model: keras.Model, part: str):
         layer.trainable = number >= start and not kept
 
 
-def split(model: keras.Model) -> tuple[keras.Model, keras.Model]:
+def features_and_head(model: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Cuts a transfer model into what gives its features and what classifies them.
 
     Returns:
@@ -298,10 +299,14 @@ def build(name: str, **options) -> keras.Model:
         The model: uint8 [N, 48, 48, 1] in, float32 [N, 7] out.
 
     Raises:
-        ValueError: If there is no such model.
+        ValueError: If there is no such model, or it has no such options.
     """
     if name not in BUILDERS:
         raise ValueError(f"There is no model {name!r}; known are {', '.join(BUILDERS)}.")
+    try:
+        inspect.signature(BUILDERS[name]).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be built with options {options}: {error}.") from error
     return BUILDERS[name](**options)
 
 
@@ -326,9 +331,9 @@ def average(members) -> keras.Model:
 
 def members(model: keras.Model) -> list[keras.Model]:
     """Takes apart what `average` put together; any other model is its own only member."""
-    first, *inner, last = model.layers
-    made = isinstance(last, layers.Average) and all(isinstance(m, keras.Model) for m in inner)
-    return inner if made and inner else [model]
+    inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    made = isinstance(model.layers[-1], layers.Average) and len(inner) == len(model.layers) - 2
+    return inner if made else [model]
 
 
 def save(model: keras.Model, path, *, card: dict | None = None, seen=None, half=False):
@@ -447,12 +452,12 @@ def load(model) -> keras.Model:
     path = find(model)
     try:
         loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
+        shapes = loaded.input_shape, loaded.output_shape
     except Exception as error:
         raise ValueError(
             f"{path} cannot be loaded safely: {str(error).strip().splitlines()[0]} "
             "Only files made of Keras's own layers are taken; code in a model file is never run."
         ) from error
-    shapes = loaded.input_shape, loaded.output_shape
     if shapes != ((None, SIDE, SIDE, 1), (None, len(EMOTIONS))):
         raise ValueError(
             f"{path} maps {shapes[0]} to {shapes[1]}; ferlib's models map (None, 48, 48, 1) to "

@@ -100,8 +100,7 @@ def _load(source):
     data, path = sources.load(source), Path(source).expanduser()
     if source and path.exists():
         return data, str(path.resolve())
-    found = "drawn" if data.is_drawn else "" if Path(data.origin).exists() else data.title
-    return data, source or found
+    return data, source or "drawn" * data.is_drawn  # notebooks look for it in the same places
 
 
 def _describe(data, limit):
@@ -280,7 +279,16 @@ def _changes(parameters, paths):
         except (ValueError, KeyError):
             raise ValueError(f"{key} is {value!r}; it must be {kind}: {meaning}.") from None
         _accept(key, changes[stage][name], kind, meaning)
+        if kind == "str":  # a notebook runs in a folder of its own
+            changes[stage][name] = ",".join(map(_absolute, value.split(",")))
     return changes
+
+
+def _absolute(text):
+    """Gives a path that is there, and is written as one, from any folder; else the text."""
+    path = Path(text.strip())
+    is_path = (path.suffix or os.sep in text) and path.exists()
+    return str(path.resolve()) if is_path else text
 
 
 def _sha(data):
@@ -318,7 +326,11 @@ def _key(notebook, folder, given, data):
     files = [path for name in reads for path in sorted(folder.glob(name)) if path.is_file()]
     digests = {path.relative_to(folder).as_posix(): _sha(path.read_bytes()) for path in files}
     votes = b"" if data.votes is None else data.votes.tobytes()
-    parts = [_code(notebook), given, digests, data.title, data.fingerprint, _sha(votes)]
+    texts = [text for value in given.values() for text in str(value).split(",")]
+    named = [path for path in map(Path, texts) if path.is_absolute()]
+    named = [path for top in named for path in (top, *sorted(top.rglob("*"))) if path.is_file()]
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in named]
+    parts = [_code(notebook), given, digests, stats, data.title, data.fingerprint, _sha(votes)]
     return _sha(json.dumps(parts, sort_keys=True).encode())
 
 

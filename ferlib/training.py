@@ -6,10 +6,12 @@ So a training that is started again replays the unfinished epoch and ends as it 
 bit for bit on a CPU.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
 import json
+import numbers
 import os
 import pathlib
 import platform
@@ -93,11 +95,8 @@ class Recipe:
             "model": (self.model in models.BUILDERS, f"one of {', '.join(models.BUILDERS)}"),
             "optimizer": (self.optimizer in ("adam", "adamw", "sgd"), "adam, adamw or sgd"),
             "schedule": (self.schedule in ("cosine", "constant"), "cosine or constant"),
-            "epochs": (
-                self.epochs >= 1 and self.epochs == int(self.epochs),
-                "a whole number, 1 or more",
-            ),
-            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "epochs": (_whole(self.epochs), "a whole number, 1 or more"),
+            "batch_size": (_whole(self.batch_size), "a whole number, 1 or more"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 or more, under 1"),
             "ema": (0 <= self.ema < 1, "0 or more, under 1"),
@@ -162,6 +161,10 @@ class Recipe:
             return cls(**fields)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is not a recipe: {error}") from error
+
+
+def _whole(number):
+    return isinstance(number, numbers.Integral) and number >= 1
 
 
 RECIPES = {
@@ -292,14 +295,20 @@ def train(
         ValueError: If the data has no pictures to train on or none to validate on, or the recipe
             cannot be shared among the devices.
         FloatingPointError: If the loss is no longer a number.
-        RuntimeError: If another process of the training has ended (CPU: at once; GPU: within two
-            minutes, when JAX itself ends this process with a message).
+        RuntimeError: If another process trains in `out`, or if one of this training has ended
+            (CPU: at once; GPU: within two minutes, when JAX itself ends this process with a
+            message).
     """
     out = pathlib.Path(out)
     spread = Spread.over(devices)
-    _claim(out, recipe, data, overwrite)
-    if (out / "model.keras").exists():
-        return models.load(out / "model.keras")
+    with _claim(out, recipe, data, overwrite, spread):
+        if (out / "model.keras").exists():
+            return models.load(out / "model.keras")
+        return _train(recipe, data, out, spread, on_epoch, tensorboard, verbose)
+
+
+def _train(recipe, data, out, spread, on_epoch, tensorboard, verbose):
+    """Trains in a folder that has been claimed."""
     pictures, held_out = data.of("train"), data.of("val")
     if not len(pictures) or not len(held_out):
         raise ValueError(f"{data.origin} has no pictures in train or none in val.")
@@ -313,7 +322,7 @@ def train(
         model = learned = _build(recipe)
         inputs = pictures.images, np.asarray(held_out.images)[..., None]
         if recipe.head_only:
-            body, learned = models.split(model)
+            body, learned = models.features_and_head(model)
             inputs = [_features(body, x, recipe, out, verbose) for x in inputs]
         feed = batches.Batches(
             inputs[0],
@@ -342,33 +351,41 @@ def train(
     return _finish(model, recipe, data, out, state.history, spread)
 
 
-def _claim(out, recipe, data, overwrite):
-    """Makes `out` the folder of this recipe on this data."""
+def _claim(out, recipe, data, overwrite, spread):
+    """Makes `out` the folder of this recipe on this data, and locks it unless it is finished."""
+    contents = {name: models.find(name).read_bytes() for name in _borrowed(recipe)}
+    if pathlib.Path(weights := str(recipe.options.get("weights"))).is_file():
+        contents[weights] = pathlib.Path(weights).read_bytes()
+    if recipe.ferplus_weight and data.votes is not None:
+        contents["the votes"] = data.votes.tobytes()
     identity = {"recipe": dataclasses.asdict(recipe), "data": data.fingerprint}
-    for name in _borrowed(recipe):
-        content = models.find(name).read_bytes()
+    for name, content in contents.items():
         identity[f"content of {name}"] = hashlib.sha256(content).hexdigest()[:16]
     identity = json.loads(json.dumps(identity))
     path = out / "state" / "identity.json"
-    if path.exists():
-        there = json.loads(path.read_text())
-        there["recipe"] = dataclasses.asdict(Recipe()) | there["recipe"]
-        if there == identity:
-            return
-        if not overwrite:
-            old, new = (x | x["recipe"] | {"recipe": ""} for x in (there, identity))
-            changed = [f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in new if old.get(k) != new[k]]
-            raise FileExistsError(
-                f"{out} holds another training ({'; '.join(changed)}). "
-                "Give another folder, or remove this one."
-            )
-        shutil.rmtree(out / "state")
-    elif (out / "model.keras").exists() and not overwrite:
+    there = json.loads(path.read_text()) if path.exists() else None
+    finished = (out / "model.keras").exists()
+    if finished and there == identity:
+        return contextlib.nullcontext()
+    if there and there != identity and not overwrite:
+        old, new = (x | x["recipe"] | {"recipe": ""} for x in (there, identity))
+        changed = [f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in new if old.get(k) != new[k]]
+        raise FileExistsError(
+            f"{out} holds another training ({'; '.join(changed)}). "
+            "Give another folder, or remove this one."
+        )
+    if finished and not there and not overwrite:
         raise FileExistsError(f"{out} holds a model that this training did not make.")
+    held = contextlib.nullcontext() if spread.process else files.hold(out, wait=5)
+    if there == identity:
+        return held
+    if there:
+        shutil.rmtree(out / "state")
     (out / "model.keras").unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe.to_json(out / "recipe.json")
     files.write(path, json.dumps(identity))
+    return held
 
 
 def _borrowed(recipe):
@@ -549,10 +566,10 @@ class _State(keras.callbacks.Callback):
 
         if hasattr(self, "bar"):
             self.bar.close()
-        if not np.isfinite(logs["loss"]):
+        if not np.isfinite(logs["loss"] + logs["val_loss"]):
             raise FloatingPointError(
-                f"The loss is {logs['loss']} after epoch {epoch + 1} in {self.out}: "
-                "a lower learning_rate, or a longer warm-up, may help."
+                f"The loss is {logs['loss']}, on val {logs['val_loss']}, after epoch {epoch + 1} "
+                f"in {self.out}: a lower learning_rate, or a longer warm-up, may help."
             )
         rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}, "learning_rate": rate}

@@ -52,6 +52,17 @@ def test_data(capsys):
         (["train", "compact", "--out", "x", "-p", "epochs"], "-p epochs=20"),
         (["train", "compact", "--out", "x", "-p", "epoch=2"], "No recipe has epoch;"),
         (["train", "compact", "--out", "x", "-p", "epochs=many"], "epochs=many does not fit"),
+        (["train", "compact", "--out", "x", "-p", "epochs=2.5"], "a whole number, 1 or more"),
+        (["train", "compact", "--out", "x", "-p", "batch_size=16.0"], "a whole number, 1 or more"),
+        (
+            ["train", "compact", "--out", "x", "--data", "drawn:70", "-p", 'options={"foo": 1}'],
+            "vgg cannot be built with options {'dropout': 0.4, 'foo': 1}",
+        ),
+        (
+            ["train", "tiny", "--out", "x", "--data", "drawn:140", "-p", "learning_rate=1e30"]
+            + ["-p", "teachers=[]", "-p", "warmup_epochs=0", "-p", "ema=0"],
+            "a lower learning_rate",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_a_status(arguments, said, capsys, tmp_path, monkeypatch):

@@ -134,6 +134,29 @@ def test_evaluate_separates_seen_pictures(faces, tmp_path):
     assert "unknown" in str(unknown) and "choices were made on" in str(unknown)
 
 
+@pytest.mark.parametrize(("suffix", "counted"), [(".png", True), (".jpg", False)])
+def test_copies_saved_with_loss_are_not_called_unseen(faces, tmp_path, suffix, counted):
+    from PIL import Image
+
+    from ferlib import cleaning, sources
+
+    for row in range(0, len(faces), 5):
+        emotion = EMOTIONS[faces.labels[row]]
+        path = tmp_path / "set" / str(faces.split[row]) / emotion / f"{row}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(faces.images[row]).save(path)
+    saved = sources.load(tmp_path / "set", cache=False)
+    model = models.build("residual", widths=(8,))
+    known = cleaning.picture_hashes(faces.images)
+    report = evaluation.evaluate(model, saved, seen=known, resamples=10)
+    assert report.unseen is None
+    assert (report.seen is not None and report.seen.all()) == counted
+    assert ("an unknown number" in str(report)) != counted
+    own = cleaning.picture_hashes(saved.of("train").images)  # trained on these very files
+    report = evaluation.evaluate(model, saved, seen=own, resamples=10)
+    assert report.seen is not None and not report.seen.any()
+
+
 def test_a_missing_split_is_named(faces):
     with pytest.raises(ValueError, match="no test split .*train"):
         evaluation.evaluate(models.build("vgg"), faces.of("train"), split="test")

@@ -82,12 +82,21 @@ def test_an_ensemble_answers_with_the_mean_of_its_members(tiny, faces, tmp_path)
     np.testing.assert_allclose(both(images), mean, atol=5e-3)
     assert [len(m.layers) for m in models.members(both)] == [len(tiny.layers), len(other.layers)]
     assert models.members(other) == [other]
+    wrapped = keras.Sequential([keras.Input((48, 48, 1), dtype="uint8"), other])
+    assert models.members(wrapped) == [wrapped]
 
 
 def test_a_file_from_elsewhere_has_no_card(tiny, tmp_path):
     tiny.save(tmp_path / "m.keras")
     assert models.read_card(tmp_path / "m.keras") == {}
     assert models.read_seen(tmp_path / "m.keras") is None
+
+
+def test_a_model_without_shapes_is_refused(tmp_path):
+    path = tmp_path / "m.keras"
+    keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(7)]).save(path)
+    with pytest.raises(ValueError, match="m.keras cannot be loaded safely"):
+        models.load(path)
 
 
 def test_an_older_h5_file_is_read(faces, tmp_path):

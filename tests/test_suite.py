@@ -103,6 +103,53 @@ def test_run_in_order_then_left_out_then_only_dependants(project, capsys):
     assert notebooks_run(capsys) == ["03_third"]
 
 
+def test_a_changed_file_that_a_parameter_names_is_a_change(project, capsys, monkeypatch):
+    own = 'models: str = ""  # files, with commas between\n'
+    write(project, "01_first", "(here / 'said.txt').write_text(models)", own=own, makes=["*.txt"])
+    monkeypatch.chdir(project)
+    Path("mine.keras").write_text("one")
+    options = {"only": ("01",), "parameters": {"01.models": "compact,mine.keras"}}
+    run(project, **options)
+    said = (project / "runs" / "smoke" / "01_first" / "said.txt").read_text()
+    assert said == f"compact,{project / 'mine.keras'}"  # notebooks run in a folder of their own
+    capsys.readouterr()
+    run(project, **options)
+    assert notebooks_run(capsys) == []
+    Path("mine.keras").write_text("two!")
+    run(project, **options)
+    assert notebooks_run(capsys) == ["01_first"]
+
+
+def test_an_archive_in_data_raw_is_found_by_the_notebooks_too(project, monkeypatch):
+    import zipfile
+
+    from ferlib import drawn
+
+    faces = drawn.draw(70, seed=0)
+    names = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+    rows = [
+        f"{label},{' '.join(map(str, image.ravel()))},{names[split]}"
+        for label, image, split in zip(faces.labels, faces.images, faces.split.tolist())
+    ]
+    (project / "pyproject.toml").touch()
+    (project / "ferlib").mkdir()
+    (project / "data" / "raw").mkdir(parents=True)
+    with zipfile.ZipFile(project / "data" / "raw" / "archive.zip", "w") as archive:
+        archive.writestr("fer2013.csv", "\n".join(["emotion,pixels,Usage", *rows, ""]))
+    begin = "stage = suite.begin('01_first', profile=profile, data=data, out=out)"
+    write(
+        project,
+        "01_first",
+        f"from ferlib import suite\n{begin}",
+        "(here / 'n.txt').write_text(str(len(stage.raw)))",
+    )
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("FERLIB_DATA", raising=False)
+    made = suite.run("smoke", project=project, only=("01",))
+    assert made["problem"] is None and made["data"]["train"] > 0 and not made["data"]["is_drawn"]
+    assert (project / "runs" / "smoke" / "01_first" / "n.txt").read_text() == "70"
+
+
 def test_a_failed_cell_stops_the_run_and_keeps_what_was_made(project, capsys):
     write(project, "02_second", "x = 1", "\n# a remark\nraise ValueError('no such thing')", "y = 1")
     made = run(project)

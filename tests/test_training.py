@@ -1,5 +1,6 @@
 """Training: recipes, what is written, and going on after a kill."""
 
+import dataclasses
 import json
 import os
 import random
@@ -81,6 +82,32 @@ def test_another_recipe_in_the_same_folder_is_refused_until_asked_for(data, tmp_
         training.train(SMALL.replace(epochs=2), data, tmp_path)
     training.train(SMALL.replace(epochs=2), data, tmp_path, overwrite=True, verbose=False)
     assert len(pd.read_csv(tmp_path / "history.csv")) == 2
+
+
+def test_other_votes_are_another_training(data, tmp_path):
+    votes = np.random.default_rng(0).multinomial(10, [0.1] * 10, len(data)).astype("float32")
+    data, recipe = dataclasses.replace(data, votes=votes), SMALL.replace(epochs=1)
+    for weight in (0.0, 0.5):
+        taught = recipe.replace(ferplus_weight=weight)
+        training.train(taught, data, tmp_path / str(weight), verbose=False)
+        data = dataclasses.replace(data, votes=votes[::-1].copy())
+        if not weight:  # of no account
+            training.train(taught, data, tmp_path / "0.0", verbose=False)
+    data = dataclasses.replace(data, votes=votes)
+    with pytest.raises(FileExistsError, match="content of the votes"):
+        training.train(taught, data, tmp_path / "0.5", verbose=False)
+
+
+def test_one_process_trains_in_a_folder(data, tmp_path):
+    code = "import sys, time; from ferlib import files\nheld = files.hold(sys.argv[1], wait=0)"
+    code += "\nprint('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RuntimeError, match=f"in use by process {other.pid}"):
+            training.train(SMALL, data, tmp_path, verbose=False)
+        other.kill()
+    training.train(SMALL.replace(epochs=1), data, tmp_path, verbose=False)
 
 
 def test_the_seed_decides_everything(trained, data, tmp_path):
