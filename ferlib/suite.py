@@ -280,7 +280,7 @@ def _changes(parameters, paths):
             raise ValueError(f"{key} is {value!r}; it must be {kind}: {meaning}.") from None
         _accept(key, changes[stage][name], kind, meaning)
         if kind == "str":  # a notebook runs in a folder of its own
-            changes[stage][name] = ",".join(map(_absolute, value.split(",")))
+            changes[stage][name] = ",".join(map(_absolute, changes[stage][name].split(",")))
     return changes
 
 
@@ -323,14 +323,13 @@ def _code(notebook):
 def _key(notebook, folder, given, data):
     """Gives the digest of everything that decides what a stage makes."""
     reads = notebook.metadata.get("ferlib", {}).get("reads", [])
-    files = [path for name in reads for path in sorted(folder.glob(name)) if path.is_file()]
-    digests = {path.relative_to(folder).as_posix(): _sha(path.read_bytes()) for path in files}
+    named = [Path(text) for value in given.values() for text in str(value).split(",")]
+    paths = [path for name in reads for path in folder.glob(name)]
+    paths += [path for top in named if top.is_absolute() for path in (top, *top.rglob("*"))]
+    files = sorted(path for path in paths if path.is_file())
+    digests = {os.path.relpath(path, folder): _sha(path.read_bytes()) for path in files}
     votes = b"" if data.votes is None else data.votes.tobytes()
-    texts = [text for value in given.values() for text in str(value).split(",")]
-    named = [path for path in map(Path, texts) if path.is_absolute()]
-    named = [path for top in named for path in (top, *sorted(top.rglob("*"))) if path.is_file()]
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in named]
-    parts = [_code(notebook), given, digests, stats, data.title, data.fingerprint, _sha(votes)]
+    parts = [_code(notebook), given, digests, data.title, data.fingerprint, _sha(votes)]
     return _sha(json.dumps(parts, sort_keys=True).encode())
 
 
