@@ -44,7 +44,7 @@ def hold(folder, *, wait: float):
     except Timeout:
         raise RuntimeError(
             f"{folder} is in use by process {owner.read_text() if owner.exists() else '?'}. Wait "
-            "until it ends, or choose another folder (--name of a run, --out of a training)."
+            "until it ends, or choose another folder (--name of a run, out of a training)."
         ) from None
     owner.write_text(str(os.getpid()))
     return held

@@ -351,8 +351,8 @@ def _train(recipe, data, out, spread, on_epoch, tensorboard, verbose):
     return _finish(model, recipe, data, out, state.history, spread)
 
 
-def _claim(out, recipe, data, overwrite, spread):
-    """Makes `out` the folder of this recipe on this data, and locks it unless it is finished."""
+def _identity(recipe, data):
+    """Gives all that decides what a training makes, as JSON reads it back."""
     contents = {name: models.find(name).read_bytes() for name in _borrowed(recipe)}
     if pathlib.Path(weights := str(recipe.options.get("weights"))).is_file():
         contents[weights] = pathlib.Path(weights).read_bytes()
@@ -361,7 +361,12 @@ def _claim(out, recipe, data, overwrite, spread):
     identity = {"recipe": dataclasses.asdict(recipe), "data": data.fingerprint}
     for name, content in contents.items():
         identity[f"content of {name}"] = hashlib.sha256(content).hexdigest()[:16]
-    identity = json.loads(json.dumps(identity))
+    return json.loads(json.dumps(identity))
+
+
+def _claim(out, recipe, data, overwrite, spread):
+    """Makes `out` the folder of this recipe on this data, and locks it unless it is finished."""
+    identity = _identity(recipe, data)
     path = out / "state" / "identity.json"
     there = json.loads(path.read_text()) if path.exists() else None
     finished = (out / "model.keras").exists()
