@@ -86,16 +86,13 @@ def test_another_recipe_in_the_same_folder_is_refused_until_asked_for(data, tmp_
 
 def test_other_votes_are_another_training(data, tmp_path):
     votes = np.random.default_rng(0).multinomial(10, [0.1] * 10, len(data)).astype("float32")
-    data, recipe = dataclasses.replace(data, votes=votes), SMALL.replace(epochs=1)
-    for weight in (0.0, 0.5):
-        taught = recipe.replace(ferplus_weight=weight)
-        training.train(taught, data, tmp_path / str(weight), verbose=False)
-        data = dataclasses.replace(data, votes=votes[::-1].copy())
-        if not weight:  # of no account
-            training.train(taught, data, tmp_path / "0.0", verbose=False)
-    data = dataclasses.replace(data, votes=votes)
+    one, other = (dataclasses.replace(data, votes=v) for v in (votes, votes[::-1].copy()))
+    labels_alone, taught = SMALL.replace(epochs=1), SMALL.replace(epochs=1, ferplus_weight=0.5)
+    for number, recipe in enumerate((labels_alone, taught)):
+        training.train(recipe, one, tmp_path / str(number), verbose=False)
+    training.train(labels_alone, other, tmp_path / "0", verbose=False)
     with pytest.raises(FileExistsError, match="content of the votes"):
-        training.train(taught, data, tmp_path / "0.5", verbose=False)
+        training.train(taught, other, tmp_path / "1", verbose=False)
 
 
 def test_one_process_trains_in_a_folder(data, tmp_path):
