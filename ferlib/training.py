@@ -495,7 +495,10 @@ class _Taught(keras.layers.Layer):
 
     def __init__(self, teachers, precision):
         super().__init__()
-        self.teachers = [models.load(teacher) for teacher in teachers]
+        self.teachers = []
+        for number, teacher in enumerate(teachers):
+            with keras.name_scope(f"teacher_{number}"):  # else torch mixes up layers of one name
+                self.teachers.append(models.load(teacher))
         self.trainable = False
         for layer in self._flatten_layers(include_self=False):
             if layer.name not in ("logits", "probabilities"):

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from ferlib import batches, drawn, models, training
+from ferlib.backend import keras
 from ferlib.devices import Spread
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -216,6 +217,23 @@ def test_a_model_trained_without_tensorflow_answers_the_same_on_it(backend, tmp_
 @pytest.mark.slow
 def test_what_torch_is_spared_changes_no_result(tmp_path):
     end(start(tmp_path, HASTENED, backend="torch"))
+
+
+@pytest.mark.slow
+def test_a_student_learns_on_torch_as_on_tensorflow(tmp_path):
+    for seed, name in enumerate(("teacher", "first")):  # each with the names of a fresh process
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(seed)
+        models.save(models.build(RECIPE.model, **RECIPE.options), tmp_path / f"{name}.keras")
+    recipe = RECIPE.replace(init="first.keras", teachers=["teacher.keras"], augmentation=None)
+    recipe = recipe.replace(optimizer="sgd", learning_rate=0.05)
+    for backend in ("tensorflow", "torch"):
+        end(train(tmp_path, f"on {backend}", recipe, backend=backend))
+    paths = (tmp_path / f"on {name}" / "history.csv" for name in ("tensorflow", "torch"))
+    one, two = map(pd.read_csv, paths)
+    assert one.loss.iloc[-1] < one.loss[0] - 0.02
+    np.testing.assert_allclose(two.loss, one.loss, rtol=1e-3)
+    np.testing.assert_allclose(two.val_loss, one.val_loss, rtol=1e-3)
 
 
 def test_the_parts_of_a_batch_make_it_up():

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from ferlib import cleaning, drawn, evaluation, models, training
+from ferlib.backend import keras
 from ferlib.training import Recipe
 
 SMALL = Recipe(
@@ -187,6 +188,24 @@ def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
     assert models.read_card(tmp_path / "student/model.keras")["built on"][teacher]["recipe"]
     with pytest.raises(FileNotFoundError, match="No model 'nobody'"):
         training.train(SMALL.replace(teachers=["nobody"]), data, tmp_path / "other")
+
+
+def test_what_learns_shares_no_path_with_what_teaches(data, tmp_path, monkeypatch):
+    recipe, learners = SMALL.replace(epochs=1), []  # torch forgets gradients by path
+    keras.backend.clear_session()  # each layer begins with the names of a fresh process
+    models.save(models.build(recipe.model, **recipe.options), tmp_path / "teacher.keras")
+    keras.backend.clear_session()
+    fit = keras.Model.fit
+    monkeypatch.setattr(
+        keras.Model,
+        "fit",
+        lambda self, *args, **more: learners.append(self) or fit(self, *args, **more),
+    )
+    recipe = recipe.replace(teachers=[str(tmp_path / "teacher.keras")])
+    training.train(recipe, data, tmp_path / "student", verbose=False)
+    paths = [variable.path for variable in learners[0].variables]
+    assert len(paths) > 2 * len(learners[0].trainable_variables)
+    assert len(set(paths)) == len(paths)
 
 
 def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
