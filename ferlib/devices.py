@@ -104,3 +104,21 @@ class Spread:
                 f"({str(error).splitlines()[0]}). If another process has ended, start all of them "
                 "again: they go on after the last epoch."
             ) from error
+
+
+def accelerators() -> list[str]:
+    """Names the GPUs of this process, such as "NVIDIA H200"; none where there is only a CPU."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details
+        gpus = tf.config.list_physical_devices("GPU")
+        return [details(gpu).get("device_name", gpu.name) for gpu in gpus]
+    if backend == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.local_devices() if device.platform != "cpu"]
+    import torch
+
+    return [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]

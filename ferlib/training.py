@@ -24,7 +24,7 @@ import numpy as np
 from ferlib import batches, cleaning, files, models
 from ferlib.backend import keras
 from ferlib.batches import Augmentation
-from ferlib.devices import Spread
+from ferlib.devices import Spread, accelerators
 from ferlib.labels import EMOTIONS
 
 ops = keras.ops
@@ -548,6 +548,8 @@ def accuracy(wanted, answers):
 class _State(keras.callbacks.Callback):
     """Seeds every epoch, and after it writes history and checkpoint."""
 
+    async_safe = True  # else Keras waits for a GPU after every batch
+
     def __init__(self, out, feed, recipe, spread, *, on_epoch, verbose):
         super().__init__()
         self.out, self.feed, self.recipe, self.spread = out, feed, recipe, spread
@@ -635,6 +637,7 @@ def _finish(model, recipe, data, out, history, spread):
         "seconds": sum(row["seconds"] for row in history),
         "parameters": model.count_params(),
     }
+    hardware = [platform.machine(), f"{os.cpu_count()} CPU cores", *accelerators()]
     card = {
         "recipe": dataclasses.asdict(recipe),
         "data": {
@@ -645,7 +648,7 @@ def _finish(model, recipe, data, out, history, spread):
         "training": metrics,
         "backend": keras.backend.backend(),
         "versions": {"python": platform.python_version(), "keras": keras.__version__},
-        "hardware": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        "hardware": ", ".join(hardware),
         "devices": spread.devices,
         "date": datetime.date.today().isoformat(),
     }
