@@ -425,6 +425,12 @@ def find(model) -> pathlib.Path:
     if path.suffix not in (".keras", ".h5") and str(model) in shipped():
         return PRETRAINED / f"{model}.keras"
     if not path.is_file():
+        card = PRETRAINED / f"{path.name}.json"
+        if card.is_file() and path.name == str(model):
+            raise FileNotFoundError(
+                f"{model} is too large to come with ferlib. {card} says what it is made of; with "
+                f"those trainings at hand, `python -m ferlib.pretrained {model} RUN ...` makes it."
+            )
         names = ", ".join(shipped()) or "none yet"
         raise FileNotFoundError(
             f"No model {str(model)!r}: give a .keras or .h5 file, or a shipped name ({names})."

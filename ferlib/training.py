@@ -223,22 +223,57 @@ RECIPES = {
     ),
 }
 """The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these.
-Those called distilled go on from a shipped model, taught by `ensemble`, as both are by then. The
-`compact` and `tiny` that are shipped came out of them; their cards say what they were built on.
+Teachers are trainings of the recipes `member_1` to `member_5` in `runs/`, or shipped models. What
+begins with a shipped model takes that of the day; the card of the result says which it was.
 """
 
 RECIPES["residual"] = RECIPES["compact"].replace(model="residual", epochs=80)
-RECIPES["accurate"] = RECIPES["compact"].replace(
-    options={"widths": [64, 128, 256, 512], "dropout": 0.5}
+
+_WIDE = RECIPES["compact"].replace(
+    options={"widths": [64, 128, 256, 512], "dropout": 0.4}, learning_rate=2.5e-3, weight_decay=0.06
+)
+RECIPES["member_1"] = _WIDE.replace(seed=1)
+RECIPES["member_2"] = _WIDE.replace(
+    options={"widths": [64, 128, 256, 512], "dropout": 0.5, "crop": 48},
+    augmentation=dataclasses.replace(_WIDE.augmentation, erase=0.2),
+    mixup=0.4,
+    seed=2,
+)
+RECIPES["member_3"] = _WIDE.replace(
+    options={"widths": [64, 96, 192, 384, 512], "dropout": 0.4, "crop": 48}, seed=3
+)
+RECIPES["member_4"] = _WIDE.replace(
+    options={"widths": [96, 160, 256, 512], "dropout": 0.4, "crop": 40},
+    augmentation=dataclasses.replace(_WIDE.augmentation, shift=0.12),
+    seed=4,
+)
+RECIPES["member_5"] = _WIDE.replace(
+    model="residual",
+    options={"widths": [64, 128, 256, 512], "dropout": 0.4, "crop": 48},
+    learning_rate=2e-3,
+    seed=5,
+)
+_MEMBERS = tuple(f"runs/member_{number}/model.keras" for number in range(1, 6))
+
+RECIPES["accurate"] = _WIDE.replace(
+    init=_MEMBERS[0],
+    options={"widths": [64, 128, 256, 512], "dropout": 0.3},
+    epochs=130,
+    learning_rate=2e-3,
+    label_smoothing=0.0,
+    teachers=_MEMBERS,
+    teacher_weight=0.8,
+    seed=6,
 )
 RECIPES["compact_distilled"] = RECIPES["compact"].replace(
     init="compact",
     options={"dropout": 0.2},
-    epochs=34,
+    epochs=75,
     learning_rate=2e-3,
     label_smoothing=0.0,
-    teachers=("ensemble",),
+    teachers=_MEMBERS,
     teacher_weight=0.8,
+    seed=7,
 )
 RECIPES["tiny_distilled"] = RECIPES["tiny"].replace(
     init="tiny", epochs=50, learning_rate=3e-3, teachers=("ensemble",)

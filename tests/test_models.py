@@ -123,6 +123,8 @@ def test_a_file_that_would_run_code_is_refused(suffix, tmp_path):
 def test_wrong_files_and_shapes_say_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="give a .keras or .h5 file, or a shipped name"):
         models.load(tmp_path / "absent.keras")
+    with pytest.raises(FileNotFoundError, match="ensemble.json says what it is made of"):
+        models.load("ensemble")
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(ValueError, match="text.keras cannot be loaded"):
         models.load(tmp_path / "text.keras")
