@@ -107,13 +107,13 @@ class Spread:
 
 
 def accelerators() -> list[str]:
-    """Names the GPUs of this process, such as "NVIDIA H200"; none where there is only a CPU."""
+    """Names the GPUs that this process sees, such as "NVIDIA H200"; none where there are none."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
         details = tf.config.experimental.get_device_details
-        gpus = tf.config.list_physical_devices("GPU")
+        gpus = tf.config.get_visible_devices("GPU")
         return [details(gpu).get("device_name", gpu.name) for gpu in gpus]
     if backend == "jax":
         import jax

@@ -428,8 +428,8 @@ def find(model) -> pathlib.Path:
         card = PRETRAINED / f"{path.name}.json"
         if card.is_file() and path.name == str(model):
             raise FileNotFoundError(
-                f"{model} is too large to come with ferlib. {card} says what it is made of; with "
-                f"those trainings at hand, `python -m ferlib.pretrained {model} RUN ...` makes it."
+                f"The weights of {model} are not in {PRETRAINED}. {card.name} there says what it "
+                f"was made of; `python -m ferlib.pretrained {model} RUN ...` makes it again."
             )
         names = ", ".join(shipped()) or "none yet"
         raise FileNotFoundError(

@@ -223,8 +223,8 @@ RECIPES = {
     ),
 }
 """The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these.
-Teachers are trainings of the recipes `member_1` to `member_5` in `runs/`, or shipped models. What
-begins with a shipped model takes that of the day; the card of the result says which it was.
+What a recipe builds on is a shipped model, that of the day, or a training of another recipe, in
+`runs/` of the working folder; the card of the result says which it was.
 """
 
 RECIPES["residual"] = RECIPES["compact"].replace(model="residual", epochs=80)
@@ -403,7 +403,12 @@ def _train(recipe, data, out, spread, on_epoch, tensorboard, verbose):
 
 def _identity(recipe, data):
     """Gives all that decides what a training makes, as JSON reads it back."""
-    contents = {name: models.find(name).read_bytes() for name in _borrowed(recipe)}
+    contents = {}
+    for name in _borrowed(recipe):
+        try:
+            contents[name] = models.find(name).read_bytes()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"This recipe builds on another training. {error}") from error
     if pathlib.Path(weights := str(recipe.options.get("weights"))).is_file():
         contents[weights] = pathlib.Path(weights).read_bytes()
     if recipe.ferplus_weight and data.votes is not None:
@@ -583,7 +588,7 @@ def accuracy(wanted, answers):
 class _State(keras.callbacks.Callback):
     """Seeds every epoch, and after it writes history and checkpoint."""
 
-    async_safe = True  # else Keras waits for a GPU after every batch
+    async_safe = True  # else Keras waits for a GPU after every batch, only to move the bar
 
     def __init__(self, out, feed, recipe, spread, *, on_epoch, verbose):
         super().__init__()
@@ -672,7 +677,9 @@ def _finish(model, recipe, data, out, history, spread):
         "seconds": sum(row["seconds"] for row in history),
         "parameters": model.count_params(),
     }
-    hardware = [platform.machine(), f"{os.cpu_count()} CPU cores", *accelerators()]
+    backend, gpus = keras.backend.backend(), accelerators()[: spread.devices]
+    hardware = [platform.machine(), f"{os.cpu_count()} CPU cores", *gpus]
+    versions = {"python": platform.python_version(), "keras": keras.__version__}
     card = {
         "recipe": dataclasses.asdict(recipe),
         "data": {
@@ -681,8 +688,8 @@ def _finish(model, recipe, data, out, history, spread):
             "pictures": {split: len(data.of(split)) for split in data.splits},
         },
         "training": metrics,
-        "backend": keras.backend.backend(),
-        "versions": {"python": platform.python_version(), "keras": keras.__version__},
+        "backend": backend,
+        "versions": versions | {backend: sys.modules[backend].__version__},
         "hardware": ", ".join(hardware),
         "devices": spread.devices,
         "date": datetime.date.today().isoformat(),

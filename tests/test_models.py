@@ -1,5 +1,6 @@
 """Models: the contract, saving, loading and names."""
 
+import json
 import zipfile
 
 import keras
@@ -123,8 +124,6 @@ def test_a_file_that_would_run_code_is_refused(suffix, tmp_path):
 def test_wrong_files_and_shapes_say_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="give a .keras or .h5 file, or a shipped name"):
         models.load(tmp_path / "absent.keras")
-    with pytest.raises(FileNotFoundError, match="ensemble.json says what it is made of"):
-        models.load("ensemble")
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(ValueError, match="text.keras cannot be loaded"):
         models.load(tmp_path / "text.keras")
@@ -134,6 +133,13 @@ def test_wrong_files_and_shapes_say_so(tmp_path):
         models.load(tmp_path / "big.keras")
     with pytest.raises(ValueError, match="There is no model 'vast'"):
         models.build("vast")
+
+
+def test_a_card_without_weights_says_how_to_make_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "PRETRAINED", tmp_path)
+    (tmp_path / "large.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="large.json there.*pretrained large RUN"):
+        models.load("large")
 
 
 @pytest.mark.parametrize("name", models.shipped())
@@ -157,3 +163,14 @@ def test_a_shipped_model_was_trained_by_the_recipe_of_its_name(name):
     built = models.build(recipe.model, **recipe.options).get_weights()
     shapes = [w.shape for w in models.load(name).get_weights()]
     assert shapes == [w.shape for w in built]
+
+
+def test_the_ensemble_is_made_of_trainings_by_the_recipes_of_its_members():
+    card = json.loads((models.PRETRAINED / "ensemble.json").read_text())
+    trained = [training.Recipe(**member["recipe"]) for member in card["members"]]
+    recipes = [training.RECIPES[f"member_{number}"] for number in range(1, len(trained) + 1)]
+    assert [
+        a.replace(precision=b.precision) for a, b in zip(trained, recipes, strict=True)
+    ] == recipes
+    taught = training.RECIPES["accurate"].teachers
+    assert taught == tuple(f"runs/member_{n}/model.keras" for n in range(1, len(trained) + 1))

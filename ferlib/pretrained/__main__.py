@@ -65,7 +65,7 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
             "accuracy_with_flip": vars(views["flip"].metrics["accuracy"]),
             "accuracy_with_ten_views": vars(views["ten"].metrics["accuracy"]),
             "f1": report.per_class["f1"].to_dict(),
-            "ferplus": evaluation.ferplus_accuracy(report),
+            "ferplus": None if data.votes is None else evaluation.ferplus_accuracy(report),
             "calibration_error": evaluation.calibration_error(report.probabilities, report.labels),
         },
         "test": "not measured yet",
