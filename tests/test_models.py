@@ -169,8 +169,6 @@ def test_the_ensemble_is_made_of_trainings_by_the_recipes_of_its_members():
     card = json.loads((models.PRETRAINED / "ensemble.json").read_text())
     trained = [training.Recipe(**member["recipe"]) for member in card["members"]]
     recipes = [training.RECIPES[f"member_{number}"] for number in range(1, len(trained) + 1)]
-    assert [
-        a.replace(precision=b.precision) for a, b in zip(trained, recipes, strict=True)
-    ] == recipes
+    assert trained == [recipe.replace(precision=trained[0].precision) for recipe in recipes]
     taught = training.RECIPES["accurate"].teachers
     assert taught == tuple(f"runs/member_{n}/model.keras" for n in range(1, len(trained) + 1))
