@@ -59,9 +59,9 @@ def run(args):
 
 def train(args):
     """Train a recipe, or go on where an earlier training in that folder stopped."""
-    from ferlib import cleaning, training
+    from ferlib import cleaning, recipes, training
 
-    recipe = training.recipe(args.recipe).changed(_changes(args.p, "epochs=20"))
+    recipe = recipes.find(args.recipe).changed(_changes(args.p, "epochs=20"))
     training.train(recipe, cleaning.prepare(args.data), args.out, devices=args.devices)
     with open(os.path.join(args.out, "metrics.json"), encoding="utf-8") as file:
         metrics = json.load(file)

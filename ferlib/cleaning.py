@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from ferlib import sources
-from ferlib.labels import EMOTIONS
-from ferlib.sources import SIZE, SPLITS, FERData
+from ferlib.faces import SPLITS, FERData
+from ferlib.labels import EMOTIONS, SIDE
 
 REASONS = ("constant picture", "copy with another label", "surplus copy")
 """Why `clean` removes a train picture."""
@@ -66,7 +66,7 @@ def picture_hashes(images) -> np.ndarray:
 
 
 def _flat(images) -> np.ndarray:
-    return np.ascontiguousarray(images, np.uint8).reshape(len(images), SIZE * SIZE)
+    return np.ascontiguousarray(images, np.uint8).reshape(len(images), SIDE * SIDE)
 
 
 def _constant(images) -> np.ndarray:

@@ -8,8 +8,8 @@ picture nor one pixel tells them apart.
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ferlib.faces import FERData
 from ferlib.labels import EMOTIONS
-from ferlib.sources import FERData
 
 _SUPERSAMPLING = 4
 

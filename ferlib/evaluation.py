@@ -15,10 +15,9 @@ import numpy as np
 from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL
 
 if TYPE_CHECKING:
-    import keras
     import pandas as pd
 
-    from ferlib.sources import FERData
+    from ferlib.faces import FERData
 
 METRICS = ("accuracy", "balanced_accuracy", "top2_accuracy", "macro_f1", "log_loss")
 """The metrics of a report."""
@@ -152,7 +151,9 @@ def plain(value):
 # ---- answers and numbers --------------------------------------------------------------------
 
 
-def predict(model, images: np.ndarray, *, tta: str = "none", batch_size: int = 256) -> np.ndarray:
+def probabilities(
+    model, images: np.ndarray, *, tta: str = "none", batch_size: int = 256
+) -> np.ndarray:
     """Asks a model for the probabilities of the seven emotions.
 
     Args:
@@ -169,18 +170,19 @@ def predict(model, images: np.ndarray, *, tta: str = "none", batch_size: int = 2
     Raises:
         ValueError: If `tta` is none of the three.
     """
-    from ferlib import models
+    from ferlib import zoo
 
     if tta not in ("none", "flip", "ten"):
         raise ValueError(f'tta is {tta!r}; it must be "none", "flip" or "ten".')
-    model, images = models.load(model), np.asarray(images)
+    model, images = zoo.load(model), np.asarray(images)
     height, width = images.shape[1:3]
     images = images.reshape(-1, height, width, 1)
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
     shifts = ((2, 2), (0, 0), (0, 4), (4, 0), (4, 4)) if tta == "ten" else ((2, 2),)
     views = [padded[:, top : top + height, left : left + width] for top, left in shifts]
     views += [view[:, :, ::-1] for view in views if tta != "none"]
-    return np.mean([model.predict(v, batch_size=batch_size, verbose=0) for v in views], axis=0)
+    answers = [model.predict(view, batch_size=batch_size, verbose=0) for view in views]
+    return np.mean(answers, axis=0)
 
 
 def evaluate(
@@ -192,7 +194,7 @@ def evaluate(
         model: A Keras model, a file (.keras, .h5) or a shipped model's name.
         data: The data; all splits of it or the one alone.
         split: "train", "val" or "test". None takes test, or val where there is no test.
-        tta: Test-time augmentation, see `predict`.
+        tta: Test-time augmentation, see `probabilities`.
         seen: uint64 hashes of the pictures that the model was trained on (see
             `cleaning.picture_hashes`), or None for unknown. "auto" reads them from the model's
             file; a model in memory has none. Only exact copies are found: where pictures lie in
@@ -207,7 +209,7 @@ def evaluate(
     Raises:
         ValueError: If the data has no picture in that split.
     """
-    from ferlib import cleaning, models
+    from ferlib import cleaning, zoo
 
     split = split or data.held_out
     part = data.of(split)
@@ -218,7 +220,7 @@ def evaluate(
         )
     is_file = isinstance(model, str | Path)
     if isinstance(seen, str):
-        seen = models.read_seen(model) if is_file else None
+        seen = zoo.read_seen(model) if is_file else None
     if seen is not None:
         known = np.isin(cleaning.picture_hashes(data.images), seen)
         lossy = any(name.lower().endswith(LOSSY) for name in part.names)
@@ -227,7 +229,7 @@ def evaluate(
         else:
             seen = known[data.split == split]
     name = name or (str(model) if is_file else model.name)
-    answers = predict(model, part.images, tta=tta)
+    answers = probabilities(model, part.images, tta=tta)
     return report_on(answers, part, name, tta=tta, seen=seen, resamples=resamples, seed=seed)
 
 
@@ -240,7 +242,7 @@ def report_on(
         probabilities: float [N, 7].
         data: The N pictures, of one split.
         model: Name of what answered.
-        tta: How it answered, see `predict`.
+        tta: How it answered, see `probabilities`.
         seen: bool [N] or None, see `Report`.
         resamples: Bootstrap resamples of the pictures.
         seed: Seed of the resamples.
@@ -657,12 +659,12 @@ def robustness(
     """
     import pandas as pd
 
-    from ferlib import models
+    from ferlib import zoo
 
     def hits(images):
-        return int((predict(model, images).argmax(axis=1) == data.labels).sum())
+        return int((probabilities(model, images).argmax(axis=1) == data.labels).sum())
 
-    model = models.load(model)
+    model = zoo.load(model)
     clean, rows = hits(data.images), []
     for name in progress(list(corruptions)):
         rows.append((name, 0, None, clean))
@@ -671,149 +673,3 @@ def robustness(
             rows.append((name, level, strength, hits(spoiled)))
     table = pd.DataFrame(rows, columns=["corruption", "level", "strength", "hits"])
     return _shares(table, len(data))
-
-
-# ---- what the model looks at ----------------------------------------------------------------
-
-
-def _trace(model) -> tuple[keras.KerasTensor, list]:
-    """Copies a model and calls it layer by layer, also inside nested models.
-
-    Returns:
-        The copy's input and, in the order of the calls, (layer, input, output) of each layer.
-    """
-    import keras
-
-    def call(layer, x, *args, **kwargs):
-        if isinstance(layer, keras.Sequential):
-            for inner in layer.layers:
-                x = call(inner, x)
-            return x
-        if isinstance(layer, keras.Model):
-            x = keras.tree.pack_sequence_as(layer.input, keras.tree.flatten(x))
-            same = dict(clone_function=lambda inner: inner, call_function=call)
-            keras.models.clone_model(layer, input_tensors=x, **same)
-        else:
-            calls.append((layer, x, layer(x, *args, **kwargs)))
-        return calls[-1][2]
-
-    calls, copy = [], keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    inputs = keras.Input(copy.input_shape[1:], dtype=copy.inputs[0].dtype)
-    call(copy, inputs)
-    return inputs, calls
-
-
-def _cut(model) -> tuple[keras.Model, keras.Model]:
-    """Cuts a CNN in two after its last feature map of 5 x 5 or more (else after its last).
-
-    The second part ends at the logits where a layer is called so, else at the logarithm of the
-    probabilities.
-    """
-    import keras
-
-    inputs, calls = _trace(model)
-    logits = [y for layer, _, y in calls if layer.name == "logits"]
-    scores = logits[-1] if logits else keras.ops.log(calls[-1][2] + 1e-7)
-    framed = keras.layers.ZeroPadding2D  # its maps would be shifted
-    maps = [y for layer, _, y in calls if not isinstance(layer, framed) and len(y.shape) == 4]
-    for features in sorted(maps, key=lambda y: min(y.shape[1], 5))[::-1]:
-        try:
-            return keras.Model(inputs, features), keras.Model(features, scores)
-        except ValueError:  # a shortcut leads past this map
-            continue
-    raise ValueError(f"{model.name} has no feature map that all of it goes through.")
-
-
-def gradcam(model, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Shows which parts of pictures speak for an answer (Grad-CAM, in the form of HiResCAM).
-
-    Each place of the last feature map counts with its own gradient. Where global average pooling
-    follows the map, as in `models.vgg`, that is Grad-CAM itself; where Flatten follows, as in
-    `models.classic`, it stays true to the places that the answer depends on, which Grad-CAM's
-    mean gradient does not. An ensemble's map is the mean of its members'.
-
-    Args:
-        model: A CNN (Keras Functional or Sequential, nested or not), a file or a shipped name.
-        images: uint8 [N, H, W].
-        labels: int [N], the answers to explain. None explains the model's own.
-
-    Returns:
-        float32 [N, H, W], at most 1 in each picture; 0 where nothing speaks for the answer.
-
-    Raises:
-        ValueError: If the model has no convolutional feature map.
-
-    Source: Selvaraju et al., Grad-CAM (2017); Draelos and Carin, Use HiResCAM instead of Grad-CAM
-    for faithful explanations of convolutional neural networks (2020).
-    """
-    import cv2
-    import keras
-
-    from ferlib import models
-
-    model = models.load(model)
-    if len(parts := models.members(model)) > 1:
-        labels = predict(model, images).argmax(axis=1) if labels is None else labels
-        return np.mean([gradcam(part, images, labels) for part in parts], axis=0)
-    front, head = _cut(model)
-    heat = np.empty(images.shape[:3], "float32")
-    for start in range(0, len(images), 64):
-        part = slice(start, start + 64)
-        features = front(keras.ops.convert_to_tensor(images[part][..., None]), training=False)
-        scores = keras.ops.convert_to_numpy(head(features, training=False))
-        answers = scores.argmax(axis=1) if labels is None else labels[part]
-        gradient = _gradient(head, features, np.eye(7, dtype="float32")[answers])
-        cams = keras.ops.relu(keras.ops.sum(features * gradient, axis=3))
-        for place, cam in zip(heat[part], keras.ops.convert_to_numpy(cams), strict=True):
-            place[:] = cv2.resize(cam, place.shape[::-1])
-    top = heat.max(axis=(1, 2), keepdims=True)
-    return heat / np.where(top > 0, top, 1)
-
-
-def _gradient(head, features, chosen):
-    """Gradient of `sum(head(features) * chosen)` for the features, on any backend of Keras."""
-    import keras
-
-    def score(x):
-        return keras.ops.sum(keras.ops.multiply(head(x, training=False), chosen))
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.grad(score)(features)
-    if keras.backend.backend() == "torch":
-        import torch
-
-        features = features.detach().requires_grad_()
-        return torch.autograd.grad(score(features), features)[0]
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        tape.watch(features)
-        total = score(features)
-    return tape.gradient(total, features)
-
-
-def embed(model, images: np.ndarray) -> np.ndarray:
-    """Gives the output of a model's penultimate layer: what its last Dense layer gets to see.
-
-    The features of an ensemble's members stand side by side.
-
-    Args:
-        model: A Keras model, a file or a shipped model's name.
-        images: uint8 [N, 48, 48].
-
-    Returns:
-        float32 [N, D].
-    """
-    import keras
-
-    from ferlib import models
-
-    model = models.load(model)
-    if len(parts := models.members(model)) > 1:
-        return np.hstack([embed(part, images) for part in parts])
-    inputs, calls = _trace(model)
-    last = [x for layer, x, _ in calls if isinstance(layer, keras.layers.Dense)][-1]
-    return keras.Model(inputs, last).predict(np.asarray(images)[..., None], verbose=0)

@@ -48,3 +48,13 @@ def hold(folder, *, wait: float):
         ) from None
     owner.write_text(str(os.getpid()))
     return held
+
+
+def project_folder() -> pathlib.Path:
+    """Returns the folder of data/ and runs/: the project that the working folder or ferlib lies
+    in, else the working folder."""
+    here = pathlib.Path.cwd()
+    for folder in (here, *here.parents, pathlib.Path(__file__).resolve().parents[1]):
+        if (folder / "pyproject.toml").is_file() and (folder / "ferlib").is_dir():
+            return folder
+    return here

@@ -3,6 +3,9 @@
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """FER2013's labels; the index of an emotion is its label, everywhere."""
 
+SIDE = 48
+"""Side of a picture in pixels."""
+
 FERPLUS = (
     "neutral", "happiness", "surprise", "sadness", "anger",
     "disgust", "fear", "contempt", "unknown", "NF",

@@ -493,7 +493,7 @@ def gradcam(images, heat, *, captions=None, ax=None, title=None):
 
     Args:
         images: uint8 [N, 48, 48].
-        heat: float [N, 48, 48], as `evaluation.gradcam` gives.
+        heat: float [N, 48, 48], as `explain.gradcam` gives.
         captions: N texts under the maps.
         ax: Axes to draw on. None makes a figure.
         title: Title of the Axes.
@@ -512,7 +512,7 @@ def embedding(points, report, *, axes=None):
     """Draws the map of a model's penultimate layer: by label, and where its mistakes are.
 
     Args:
-        points: float [N, 2], such as t-SNE makes of what `evaluation.embed` gives.
+        points: float [N, 2], such as t-SNE makes of what `explain.embed` gives.
         report: The Report on the same N pictures.
         axes: Two Axes. None makes a figure.
 

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ferlib import sources
+from ferlib import pictures
 from ferlib.labels import EMOTIONS, PALETTE
 
 CROP = 64
@@ -102,7 +102,7 @@ class Predictions(Tally):
             KeyError: If there is no such readable picture.
         """
         file = next(iter(self.sources)) if file is None else file
-        image = sources.open_picture(self.sources[file]).convert("RGB")
+        image = pictures.open_picture(self.sources[file]).convert("RGB")
         zoom = max(1, round(320 / max(image.size)))
         image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.BICUBIC)
         pen, thick = ImageDraw.Draw(image), max(2, max(image.size) // 300)
@@ -207,7 +207,7 @@ def _look(file: str, source, problem: str, detect) -> tuple:
         return file, source, [], problem
     try:
         source = source() if callable(source) else source
-        picture = sources.open_picture(source)
+        picture = pictures.open_picture(source)
         if min(picture.size) < SMALLEST:
             raise ValueError(f"{picture.width}x{picture.height} pixels cannot show a face")
         is_face = detect is False or (detect == "auto" and max(picture.size) <= CROP)
@@ -223,7 +223,7 @@ def _look(file: str, source, problem: str, detect) -> tuple:
 
 
 def _file(model: str | Path) -> Path:
-    """Gives the file of a model; finds a shipped one as `models.find` does, without Keras."""
+    """Gives the file of a model; finds a shipped one as `zoo.find` does, without Keras."""
     shipped = (Path(__file__).parent / "pretrained").glob("*.keras")
     return {path.stem: path for path in shipped}.get(str(model), Path(model))
 
@@ -252,9 +252,9 @@ def _opened(path: Path, changed: int) -> Callable[[np.ndarray], np.ndarray]:
         made_from = session.get_modelmeta().custom_metadata_map.get("made_from")
         if onnx == path or made_from == _digest(path):
             return lambda crops: session.run(None, {session.get_inputs()[0].name: crops})[0]
-    from ferlib import models
+    from ferlib import zoo
 
-    return _classifier(models.load(path))
+    return _classifier(zoo.load(path))
 
 
 def export(model, out=None, *, to="onnx", int8=False, calibration=None) -> Path:
@@ -286,10 +286,10 @@ def export(model, out=None, *, to="onnx", int8=False, calibration=None) -> Path:
     import keras
     import onnx
 
-    from ferlib import models
+    from ferlib import zoo
 
     file, images = _file(model), keras.Input((48, 48, 1), dtype="uint8", name="images")
-    network = keras.Model(images, models.load(file)(images, training=False))  # as `predict` asks
+    network = keras.Model(images, zoo.load(file)(images, training=False))  # as `predict` asks
     out = Path(out or file.with_name(file.stem + ("-int8.onnx" if int8 else ".onnx")))
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
         made = os.path.join(folder, "model.onnx")

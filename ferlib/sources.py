@@ -19,15 +19,15 @@ import zipfile
 import zlib
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import astuple, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, label_index
-
-SPLITS = ("train", "val", "test")
-"""The splits, in order: Training, PublicTest and PrivateTest."""
+from ferlib.faces import SPLITS, Fault, FERData
+from ferlib.files import project_folder
+from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, SIDE, label_index
+from ferlib.pictures import read_picture
 
 HANDLE = "deadskull7/fer2013"
 """The Kaggle data set that is downloaded where no source is named or found."""
@@ -35,9 +35,6 @@ HANDLE = "deadskull7/fer2013"
 MOUNTS = ("/kaggle/input", "/content/*[Ff][Ee][Rr]*2013*",
           "/content/drive/MyDrive/*[Ff][Ee][Rr]*2013*")  # fmt: skip
 """Where data lies on Kaggle and Colab."""
-
-SIZE = 48
-"""Side of a picture in pixels."""
 
 _CACHE_FORMAT = 1
 _VOTES = "fer2013new.csv"
@@ -50,124 +47,6 @@ _OFFICIAL = re.compile(r"(training|publictest|privatetest)_(\d+)", re.IGNORECASE
 _DAMAGED = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A row or picture that was left out, and why.
-
-    Args:
-        file: The file or folder, by its name in the source.
-        row: The row of a csv, 1 for the first under the header; None for anything else.
-        problem: What is wrong with it.
-    """
-
-    file: str
-    row: int | None
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.file}{f', row {self.row}' if self.row else ''}: {self.problem}"
-
-
-@dataclass(eq=False)
-class FERData:
-    """Pictures of faces with their labels and splits.
-
-    Args:
-        images: uint8 [N, 48, 48], grey; may be a memory map.
-        labels: int64 [N], 0 to 6 in the order of `labels.EMOTIONS`.
-        split: str [N], "train", "val" or "test"; "" where the source has none.
-        votes: float32 [N, 10], FER+'s counts in the order of `labels.FERPLUS`, or None.
-        names: str [N], "row 17" of a csv or the path of a picture in the source.
-        origin: What was read.
-        title: The same in short, for tables and figures.
-        faults: What was left out.
-        unlabelled: uint8 [M, 48, 48], pictures without labels, only for prediction.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    split: np.ndarray
-    votes: np.ndarray | None
-    names: np.ndarray
-    origin: str
-    title: str
-    faults: list[Fault] = field(default_factory=list)
-    unlabelled: np.ndarray = field(default_factory=lambda: np.empty((0, SIZE, SIZE), np.uint8))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        counts = Counter(self.split.tolist())
-        return f"FERData({self.title!r}, {len(self)} pictures, splits {dict(counts)})"
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits that have pictures, in the order train, val, test."""
-        return tuple(name for name in SPLITS if name in self.split)
-
-    @property
-    def held_out(self) -> str:
-        """The split that results are reported on: "test" where there is one, else "val"."""
-        return "test" if "test" in self.splits else "val"
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether these are the drawn faces, which stand in where there is no data."""
-        return self.origin.startswith("drawn faces")
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """A digest of pictures, labels and splits, in 16 hexadecimal digits."""
-        digest = hashlib.blake2b(np.ascontiguousarray(self.images), digest_size=8)
-        digest.update(self.labels.astype("<i8").tobytes() + ",".join(self.split).encode())
-        return digest.hexdigest()
-
-    def select(self, rows) -> "FERData":
-        """Returns the pictures of a mask (bool [N]) or of indices (int, in the order wanted)."""
-        columns = ("images", "labels", "split", "names") + ("votes",) * (self.votes is not None)
-        return replace(self, **{name: np.asarray(getattr(self, name))[rows] for name in columns})
-
-    def of(self, split: str) -> "FERData":
-        """Returns the pictures of one split; none where the source has no such split."""
-        return self.select(self.split == split)
-
-    def sample(self, n: int, *, seed: int = 0) -> "FERData":
-        """Draws pictures so that every label keeps its share of every split.
-
-        Args:
-            n: How many pictures; all of them where there are not more.
-            seed: Seed of the choice.
-
-        Returns:
-            The pictures, in their order here; at least one of each label in each split where
-            `n` allows it.
-        """
-        if n >= len(self):
-            return self
-        cells = np.char.add(self.split.astype(str), self.labels.astype(str))
-        _, cell, size = np.unique(cells, return_inverse=True, return_counts=True)
-        order = np.random.default_rng(seed).permutation(len(self))
-        order = order[np.argsort(cell[order], kind="stable")]
-        rank = np.arange(len(self)) - np.repeat(np.cumsum(size) - size, size)
-        first = np.argsort(rank / size[cell[order]], kind="stable")[:n]
-        return self.select(np.sort(order[first]))
-
-    def part(self, *, train: int, val: int, seed: int = 0) -> "FERData":
-        """Draws pictures of train and of val, for trainings that have to be short.
-
-        Args:
-            train: Pictures of train; 0 is all.
-            val: Pictures of val; 0 is all.
-            seed: Seed of the choice.
-
-        Returns:
-            The pictures of the two splits, in their order here.
-        """
-        rng = np.random.default_rng(seed)
-        rows = [rng.permutation(np.flatnonzero(self.split == split)) for split in ("train", "val")]
-        kept = [x[: n or None] for x, n in zip(rows, (train, val), strict=True)]
-        return self.select(np.sort(np.concatenate(kept)))
 
 
 def load(source=None, *, cache=None, votes="auto") -> FERData:
@@ -257,15 +136,6 @@ def describe(data: FERData):
 
 
 # ---- where the data is -------------------------------------------------------------------
-
-
-def project_folder() -> Path:
-    """Returns the folder of data/ and runs/: the project that the working folder or ferlib lies
-    in, else the working folder."""
-    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):
-        if (folder / "pyproject.toml").is_file() and (folder / "ferlib").is_dir():
-            return folder
-    return Path.cwd()
 
 
 def _find(**options) -> FERData:
@@ -424,7 +294,7 @@ def _read(path: Path, files: dict[str, str], folders: list[str], votes) -> FERDa
         data = FERData(
             np.stack(pixels), np.array(labels), np.array(split), None, np.array(names), where,
             PurePosixPath(best).name if best in tables else path.name, faults,
-            np.array(rest, np.uint8).reshape(-1, SIZE, SIZE),
+            np.array(rest, np.uint8).reshape(-1, SIDE, SIDE),
         )  # fmt: skip
         beside = [str(folder / _VOTES) for folder in PurePosixPath(best).parents if best in tables]
         beside = [_VOTES] if votes != "auto" else [name for name in beside if name in tree]
@@ -536,17 +406,17 @@ def _parse(text: bytes) -> np.ndarray:
     try:
         with warnings.catch_warnings(action="error"):
             values = np.fromstring(text, np.int64, sep=" ")
-        plain = values.size == SIZE * SIZE and b"-" not in text and b"+" not in text
+        plain = values.size == SIDE * SIDE and b"-" not in text and b"+" not in text
         if plain and 0 <= values.min() and values.max() < 256:
-            return values.astype(np.uint8).reshape(SIZE, SIZE)
+            return values.astype(np.uint8).reshape(SIDE, SIDE)
     except (ValueError, DeprecationWarning):
         pass
     words = text.decode(errors="replace").split()  # anything unusual, the slow way
-    if len(words) != SIZE * SIZE:
-        raise ValueError(f"{len(words)} pixels instead of {SIZE * SIZE}")
+    if len(words) != SIDE * SIDE:
+        raise ValueError(f"{len(words)} pixels instead of {SIDE * SIDE}")
     if wrong := [word for word in words if not word.isdecimal() or int(word) > 255]:
         raise ValueError(f"pixel {wrong[0]!r} is not from 0 to 255")
-    return np.array(words, np.int64).astype(np.uint8).reshape(SIZE, SIZE)
+    return np.array(words, np.int64).astype(np.uint8).reshape(SIDE, SIDE)
 
 
 def _join(opener, data: FERData, rows: np.ndarray, total: int) -> np.ndarray:
@@ -626,66 +496,3 @@ def _picture_rows(tree: dict, places: dict[str, tuple]):
             continue
         key = (not official, int(official[2]) if official else 0, name)
         yield key, known, split, name.removeprefix(f"{root}/"), pixels
-
-
-def read_picture(file) -> np.ndarray:
-    """Reads a picture of any size as FER2013 has them.
-
-    Args:
-        file: What `open_picture` takes.
-
-    Returns:
-        uint8 [48, 48], upright and grey.
-    """
-    from PIL import Image
-
-    picture = open_picture(file).convert("L")
-    if picture.size != (SIZE, SIZE):
-        picture = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
-
-
-def open_picture(source):
-    """Opens a picture of any kind as an upright one of 8 bits.
-
-    EXIF rotation is applied, transparency put on white, and 16 bits are scaled to 8. Of an
-    animation the first frame is taken.
-
-    Args:
-        source: A path, bytes, a binary file, a PIL picture, or an array [H, W], [H, W, 1],
-            [H, W, 3] (RGB) or [H, W, 4] (RGBA). In an array, values above 255 mean 16 bits and
-            fractions up to 1 mean 0 to 1.
-
-    Returns:
-        The PIL picture in mode "L" (grey) or "RGB".
-
-    Raises:
-        ValueError: If an array is not a picture. Pillow raises this and others for bad files.
-    """
-    from PIL import Image, ImageOps
-
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        source = io.BytesIO(source)
-    if isinstance(source, (str, Path)) or hasattr(source, "read"):
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            with Image.open(source) as image:
-                return open_picture(image)
-    if not isinstance(source, Image.Image):
-        source = Image.fromarray(_to_8_bits(np.asarray(source)))
-    image = ImageOps.exif_transpose(source)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return open_picture(np.asarray(image))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-
-
-def _to_8_bits(array: np.ndarray) -> np.ndarray:
-    """Gives an array of pixels as uint8 [H, W], [H, W, 3] or [H, W, 4]."""
-    array = array[..., 0] if array.shape[2:] == (1,) else array
-    low, high = array.min(initial=0), array.max(initial=0)
-    if array.ndim not in (2, 3) or low < 0 or not high < 2**16:
-        raise ValueError(f"{list(array.shape)} numbers from {low} to {high} are no picture")
-    fractions = array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1)
-    return np.rint(array * 255.0 if fractions else array / (257 if high > 255 else 1)).astype("u1")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ferlib import files, sources
+from ferlib import faces, files, sources
 
 PROFILES = {"smoke": 700, "quick": None, "full": None}
 """The profiles, and the most pictures that each uses (None: all)."""
@@ -138,7 +138,7 @@ class Stage:
     profile: str
     seed: int
     out: Path
-    loaded: sources.FERData = dataclasses.field(repr=False)
+    loaded: faces.FERData = dataclasses.field(repr=False)
     lock: object = dataclasses.field(repr=False)
     metrics: dict = dataclasses.field(default_factory=dict, repr=False)
 
@@ -184,15 +184,15 @@ class Stage:
             if path := self.find(candidate):
                 print(f"Model: {candidate} of this run.")
                 return path
-        from ferlib import models, training
+        from ferlib import recipes, training, zoo
 
-        at_hand = [name for name in STAND_INS if name in models.shipped()]
+        at_hand = [name for name in STAND_INS if name in zoo.shipped()]
         if at_hand and not self.loaded.is_drawn:
             print(f"Model: {at_hand[0]} as shipped with ferlib, as this run has none.")
             return at_hand[0]
         print("Model: a small one, trained here, as this run has none.")
         form = {"model": "residual", "options": {"widths": [16, 32, 64, 112]}}
-        recipe = training.Recipe(**form, epochs=8, batch_size=16, augmentation=None, seed=self.seed)
+        recipe = recipes.Recipe(**form, epochs=8, batch_size=16, augmentation=None, seed=self.seed)
         training.train(recipe, self.data, self.out / "tiny", overwrite=True)
         return self.out / "tiny" / "model.keras"
 
@@ -243,7 +243,7 @@ def begin(
     """
     _check_cells()
     _check(profile, seed)
-    default = sources.project_folder() / "runs" / profile / name
+    default = files.project_folder() / "runs" / profile / name
     folder = Path(out).expanduser().resolve() if out else default
     lock = files.hold(folder, wait=15)
     _divert(folder / "log.txt")
@@ -389,7 +389,7 @@ def read_manifest(run) -> dict:
     Raises:
         FileNotFoundError: If there is no such run.
     """
-    for folder in (Path(run), sources.project_folder() / "runs" / run):
+    for folder in (Path(run), files.project_folder() / "runs" / run):
         if (folder / "manifest.json").is_file():
             text = (folder / "manifest.json").read_text(encoding="utf-8")
             return json.loads(text) | {"folder": folder.resolve()}
@@ -486,7 +486,7 @@ def run(
         RuntimeError: If another process works in the run's folder.
     """
     _check(profile, seed)
-    project = Path(project or sources.project_folder()).resolve()
+    project = Path(project or files.project_folder()).resolve()
     paths = {path.stem: path for path in sorted(project.glob("notebooks/[0-9][0-9]_*.ipynb"))}
     if not paths:
         raise FileNotFoundError(f"There are no notebooks in {project}: run this in the project.")

@@ -11,7 +11,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import numbers
 import os
 import pathlib
 import platform
@@ -21,287 +20,12 @@ import time
 
 import numpy as np
 
-from ferlib import batches, cleaning, files, models
+from ferlib import batches, cleaning, files, models, zoo
 from ferlib.backend import keras
-from ferlib.batches import Augmentation
 from ferlib.devices import Spread, accelerators
 from ferlib.labels import EMOTIONS
 
 ops = keras.ops
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """All that decides how a model is trained; saved beside every model as `recipe.json`.
-
-    Args:
-        model: A name that `models.build` knows.
-        options: What its builder takes.
-        init: A trained model of the same form (a `.keras` file or a shipped name) whose weights
-            are the first; "" begins with the builder's.
-        epochs: Passes over the training pictures.
-        batch_size: Pictures in a batch.
-        optimizer: "adam", "adamw" or "sgd" (Nesterov, momentum 0.9).
-        learning_rate: The highest learning rate.
-        schedule: "cosine" (down to zero, Loshchilov and Hutter 2016, arXiv:1608.03983) or
-            "constant".
-        warmup_epochs: Epochs over which a cosine schedule first rises, linearly.
-        weight_decay: Decoupled weight decay; biases and normalisation are left out.
-        label_smoothing: Share of each target that is spread over all labels; what teachers answer
-            is not spread.
-        augmentation: How training pictures are changed; None changes nothing.
-        mixup: Alpha of mixup; 0 for none.
-        ema: Momentum of the moving average of the weights, a step; 0 for none. The average is
-            what is validated and saved.
-        ferplus_weight: Share of FER+'s votes in the targets.
-        teachers: Trained models (`.keras` files or shipped names) whose mean answer to the very
-            picture that is learned from, changed and blended, is part of the target (distillation,
-            Hinton et al. 2015, arXiv:1503.02531; why the same picture: Beyer et al. 2021,
-            arXiv:2106.05237).
-        teacher_weight: Their share of the target.
-        class_weights: Whether rare labels weigh more.
-        seed: Seed of weights, order, augmentation, mixup and dropout.
-        precision: Keras's dtype policy in training, such as "mixed_bfloat16". What is saved
-            computes in float32.
-    """
-
-    model: str = "vgg"
-    options: dict = dataclasses.field(default_factory=dict)
-    init: str = ""
-    epochs: int = 60
-    batch_size: int = 128
-    optimizer: str = "adamw"
-    learning_rate: float = 2e-3
-    schedule: str = "cosine"
-    warmup_epochs: float = 1.0
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.1
-    augmentation: Augmentation | None = Augmentation()
-    mixup: float = 0.0
-    ema: float = 0.0
-    ferplus_weight: float = 0.0
-    teachers: tuple[str, ...] = ()
-    teacher_weight: float = 0.5
-    class_weights: bool = False
-    seed: int = 0
-    precision: str = "float32"
-
-    def __post_init__(self):
-        if isinstance(self.augmentation, dict):
-            object.__setattr__(self, "augmentation", Augmentation(**self.augmentation))
-        teachers = [self.teachers] if isinstance(self.teachers, str) else self.teachers
-        object.__setattr__(self, "teachers", tuple(teachers))
-        allowed = {
-            "model": (self.model in models.BUILDERS, f"one of {', '.join(models.BUILDERS)}"),
-            "optimizer": (self.optimizer in ("adam", "adamw", "sgd"), "adam, adamw or sgd"),
-            "schedule": (self.schedule in ("cosine", "constant"), "cosine or constant"),
-            "epochs": (_whole(self.epochs), "a whole number, 1 or more"),
-            "batch_size": (_whole(self.batch_size), "a whole number, 1 or more"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "label_smoothing": (0 <= self.label_smoothing < 1, "0 or more, under 1"),
-            "ema": (0 <= self.ema < 1, "0 or more, under 1"),
-            "ferplus_weight": (0 <= self.ferplus_weight <= 1, "0 to 1"),
-            "teacher_weight": (0 <= self.teacher_weight <= 1, "0 to 1"),
-        }
-        for name, (fits, what) in allowed.items():
-            if not fits:
-                raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}; it must be {what}.")
-
-    @property
-    def head_only(self) -> bool:
-        """Whether features can be computed once: a frozen backbone, unchanged pictures."""
-        frozen = self.model == "transfer" and self.options.get("trained", "head") == "head"
-        return frozen and not (self.augmentation or self.mixup or self.teachers)
-
-    def replace(self, **changes) -> "Recipe":
-        """Gives this recipe with some fields changed."""
-        return dataclasses.replace(self, **changes)
-
-    def changed(self, texts: dict[str, str]) -> "Recipe":
-        """Gives this recipe with fields changed as a command line says it.
-
-        Args:
-            texts: New values by field, as JSON; where the field is text, as they are. Of options
-                and augmentation only what is named changes.
-
-        Raises:
-            ValueError: If a recipe has no such field, or the field no such value.
-        """
-        fields = dataclasses.asdict(self)
-        unknown = set(texts) - set(fields)
-        if unknown:
-            raise ValueError(
-                f"No recipe has {', '.join(sorted(unknown))}; fields are {', '.join(fields)}."
-            )
-        for name, text in texts.items():
-            try:
-                value = text if isinstance(fields[name], str) else json.loads(text)
-                part = isinstance(fields[name], dict) and isinstance(value, dict)
-                self = self.replace(**{name: fields[name] | value if part else value})
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{name}={text} does not fit a recipe: {error}.") from error
-        return self
-
-    def to_json(self, path):
-        """Writes the recipe to a file."""
-        files.write_json(path, dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, path) -> "Recipe":
-        """Reads a recipe from a file.
-
-        Raises:
-            ValueError: If the file is no recipe; names the file and the field.
-        """
-        try:
-            fields = json.loads(pathlib.Path(path).read_text())
-            unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
-            if unknown:
-                raise ValueError(f"no recipe has {', '.join(sorted(unknown))}")
-            return cls(**fields)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is not a recipe: {error}") from error
-
-
-def _whole(number):
-    return isinstance(number, numbers.Integral) and number >= 1
-
-
-RECIPES = {
-    "classic": Recipe(
-        model="classic",
-        epochs=50,
-        optimizer="adam",
-        learning_rate=5e-4,
-        schedule="constant",
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        augmentation=None,
-    ),
-    "compact": Recipe(
-        options={"dropout": 0.4},
-        epochs=110,
-        learning_rate=3e-3,
-        weight_decay=0.05,
-        augmentation=Augmentation(shift=0.1, rotation=15, zoom=0.2, contrast=0.0, erase=0.4),
-        mixup=0.2,
-        ema=0.998,
-    ),
-    "tiny": Recipe(
-        options={"widths": [16, 32, 64, 128], "dropout": 0.1},
-        epochs=64,
-        learning_rate=4e-3,
-        label_smoothing=0.0,
-        augmentation=Augmentation(shift=0.08, rotation=12, zoom=0.15, contrast=0.0, erase=0.2),
-        mixup=0.2,
-        ema=0.998,
-        teachers=("compact",),
-        teacher_weight=0.8,
-    ),
-    "compact_quick": Recipe(
-        model="residual",
-        options={"dropout": 0.2},
-        epochs=8,
-        batch_size=64,
-        weight_decay=0.02,
-        label_smoothing=0.0,
-        augmentation=Augmentation(shift=0.04, rotation=0, zoom=0, contrast=0.0, sharp=1.0),
-    ),
-    "frozen": Recipe(
-        model="transfer",
-        options={"backbone": "MobileNet", "weights": "imagenet"},
-        epochs=30,
-        learning_rate=3e-3,
-        augmentation=None,
-    ),
-    "fine_tuned": Recipe(
-        model="transfer",
-        options={"backbone": "MobileNet", "weights": "imagenet", "trained": "all"},
-        epochs=16,
-        batch_size=64,
-        learning_rate=5e-4,
-    ),
-}
-"""The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these.
-What a recipe builds on is a shipped model, that of the day, or a training of another recipe, in
-`runs/` of the working folder; the card of the result says which it was.
-"""
-
-RECIPES["residual"] = RECIPES["compact"].replace(model="residual", epochs=80)
-
-_WIDE = RECIPES["compact"].replace(
-    options={"widths": [64, 128, 256, 512], "dropout": 0.4}, learning_rate=2.5e-3, weight_decay=0.06
-)
-RECIPES["member_1"] = _WIDE.replace(seed=1)
-RECIPES["member_2"] = _WIDE.replace(
-    options={"widths": [64, 128, 256, 512], "dropout": 0.5, "crop": 48},
-    augmentation=dataclasses.replace(_WIDE.augmentation, erase=0.2),
-    mixup=0.4,
-    seed=2,
-)
-RECIPES["member_3"] = _WIDE.replace(
-    options={"widths": [64, 96, 192, 384, 512], "dropout": 0.4, "crop": 48}, seed=3
-)
-RECIPES["member_4"] = _WIDE.replace(
-    options={"widths": [96, 160, 256, 512], "dropout": 0.4, "crop": 40},
-    augmentation=dataclasses.replace(_WIDE.augmentation, shift=0.12),
-    seed=4,
-)
-RECIPES["member_5"] = _WIDE.replace(
-    model="residual",
-    options={"widths": [64, 128, 256, 512], "dropout": 0.4, "crop": 48},
-    learning_rate=2e-3,
-    seed=5,
-)
-_MEMBERS = tuple(f"runs/member_{number}/model.keras" for number in range(1, 6))
-
-RECIPES["accurate"] = _WIDE.replace(
-    init=_MEMBERS[0],
-    options={"widths": [64, 128, 256, 512], "dropout": 0.3},
-    epochs=130,
-    learning_rate=2e-3,
-    label_smoothing=0.0,
-    teachers=_MEMBERS,
-    teacher_weight=0.8,
-    seed=6,
-)
-RECIPES["compact_distilled"] = RECIPES["compact"].replace(
-    init="compact",
-    options={"dropout": 0.2},
-    epochs=75,
-    learning_rate=2e-3,
-    label_smoothing=0.0,
-    teachers=_MEMBERS,
-    teacher_weight=0.8,
-    seed=7,
-)
-RECIPES["tiny_distilled"] = RECIPES["tiny"].replace(
-    init="tiny", epochs=50, learning_rate=3e-3, teachers=("ensemble",)
-)
-RECIPES["compact_ferplus"] = RECIPES["compact"].replace(
-    init="compact",
-    epochs=12,
-    learning_rate=1.5e-3,
-    label_smoothing=0.0,
-    mixup=0.0,
-    ferplus_weight=1.0,
-)
-
-
-def recipe(name_or_path) -> Recipe:
-    """Finds a recipe: a shipped one by name, or a JSON file.
-
-    Raises:
-        FileNotFoundError: If it is neither.
-        ValueError: If the file is no recipe.
-    """
-    if str(name_or_path) in RECIPES:
-        return RECIPES[str(name_or_path)]
-    if not pathlib.Path(name_or_path).is_file():
-        raise FileNotFoundError(
-            f"No recipe {str(name_or_path)!r}: give a JSON file or one of {', '.join(RECIPES)}."
-        )
-    return Recipe.from_json(name_or_path)
 
 
 def train(
@@ -353,7 +77,7 @@ def train(
     spread = Spread.over(devices)
     with _claim(out, recipe, data, overwrite, spread):
         if (out / "model.keras").exists():
-            return models.load(out / "model.keras")
+            return zoo.load(out / "model.keras")
         return _train(recipe, data, out, spread, on_epoch, tensorboard, verbose)
 
 
@@ -406,7 +130,7 @@ def _identity(recipe, data):
     contents = {}
     for name in _borrowed(recipe):
         try:
-            contents[name] = models.find(name).read_bytes()
+            contents[name] = zoo.find(name).read_bytes()
         except FileNotFoundError as error:
             raise FileNotFoundError(f"This recipe builds on another training. {error}") from error
     if pathlib.Path(weights := str(recipe.options.get("weights"))).is_file():
@@ -471,7 +195,7 @@ def _build(recipe):
     finally:
         keras.config.set_dtype_policy(policy)
     if recipe.init:
-        first = models.load(recipe.init).get_weights()
+        first = zoo.load(recipe.init).get_weights()
         if [w.shape for w in first] != [w.shape for w in model.get_weights()]:
             raise ValueError(f"The weights of {recipe.init} are not those of {recipe.model}.")
         model.set_weights(first)
@@ -553,7 +277,7 @@ class _Taught(keras.layers.Layer):
         self.teachers = []
         for number, teacher in enumerate(teachers):
             with keras.name_scope(f"teacher_{number}"):  # else torch mixes up layers of one name
-                self.teachers.append(models.load(teacher))
+                self.teachers.append(zoo.load(teacher))
         self.trainable = False
         for layer in self._flatten_layers(include_self=False):
             if layer.name not in ("logits", "probabilities"):
@@ -698,11 +422,11 @@ def _finish(model, recipe, data, out, history, spread):
         spread.agree(len(history), out)  # waits until process 0 has written
         return model
     for name in _borrowed(recipe):
-        card.setdefault("built on", {})[name] = models.read_card(name)
-        before = models.read_seen(name)
+        card.setdefault("built on", {})[name] = zoo.read_card(name)
+        before = zoo.read_seen(name)
         seen = seen if before is None else np.union1d(seen, before)
     files.write_json(out / "metrics.json", metrics)
-    models.save(model, out / "model.keras", card=card, seen=seen)
+    zoo.save(model, out / "model.keras", card=card, seen=seen)
     for checkpoint in (out / "state").glob("*.weights.h5"):
         checkpoint.unlink(missing_ok=True)
     spread.agree(len(history), out)

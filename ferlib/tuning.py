@@ -19,9 +19,9 @@ from keras_tuner import oracles
 from keras_tuner.engine.base_tuner import BaseTuner
 # isort: on
 
-from ferlib import distributed, files, training
+from ferlib import distributed, files, recipes, training
 from ferlib.batches import Augmentation
-from ferlib.training import Recipe
+from ferlib.recipes import Recipe
 
 METHODS = {
     "bayesian": oracles.BayesianOptimizationOracle,
@@ -125,7 +125,7 @@ def tune(
         raise ValueError(f"There is no method {method!r}; known are {', '.join(METHODS)}.")
     if trials < (method != "hyperband"):
         raise ValueError(f"trials is {trials}; {method} needs 1 or more.")
-    out, base = pathlib.Path(out), base or training.RECIPES["residual"]
+    out, base = pathlib.Path(out), base or recipes.RECIPES["residual"]
     hp = keras_tuner.HyperParameters()
     space(hp, base)
     asked = [method, epochs, seed, data.fingerprint, dataclasses.asdict(base), hp.get_config()]

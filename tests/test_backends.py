@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ferlib import batches, drawn, models, training
+from ferlib import batches, drawn, models, recipes, training, zoo
 from ferlib.backend import keras
 from ferlib.devices import Spread
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = training.Recipe(
+RECIPE = recipes.Recipe(
     model="residual",
     options={"widths": [8, 12], "dropout": 0.0},
     epochs=3,
@@ -29,7 +29,7 @@ RECIPE = training.Recipe(
     learning_rate=1e-3,
     mixup=0.2,
     ema=0.9,
-    augmentation=training.Augmentation(erase=0.3),
+    augmentation=batches.Augmentation(erase=0.3),
 )
 DATA = "drawn:201"  # 29 pictures in val: no two devices have equal parts
 WITHOUT_TENSORFLOW = """
@@ -41,7 +41,7 @@ from ferlib import drawn, models
 from ferlib.__main__ import main
 assert main(["train", "recipe.json", "--out", "out", "--data", "drawn:201"]) == 0
 images = drawn.draw(70, seed=1).images[..., None]
-np.save("answers.npy", models.load("out/model.keras").predict(images, verbose=0))
+np.save("answers.npy", zoo.load("out/model.keras").predict(images, verbose=0))
 """
 HASTENED = """
 import keras, numpy as np
@@ -65,7 +65,7 @@ rng = np.random.default_rng(0)
 pictures = rng.normal(size=(128, 48, 48, 1)).astype("float32")
 wanted = np.eye(7, dtype="float32")[rng.integers(0, 7, 128)]
 losses, answers = train()
-from ferlib import backend, batches
+from ferlib import backend, batches, zoo
 again, same = train()
 maps = rng.normal(np.tile([1, 0, 0, 0, 1, 0, 0, 0], (128, 1)), [.2, .2, 9, .2, .2, 9, 0, 0])
 maps = maps.astype("float32")
@@ -126,7 +126,7 @@ def histories_agree(folder, first, second):
         one.drop(columns="seconds"), two.drop(columns="seconds"), rtol=0, atol=1e-5
     )
     val = drawn.draw(201, seed=0).images[..., None]
-    one, two = (models.load(folder / name / "model.keras") for name in (first, second))
+    one, two = (zoo.load(folder / name / "model.keras") for name in (first, second))
     np.testing.assert_allclose(
         one.predict(val, verbose=0), two.predict(val, verbose=0), rtol=0, atol=1e-4
     )
@@ -150,7 +150,7 @@ def test_two_devices_give_the_losses_of_one(backend, tmp_path):
             XLA_FLAGS="--xla_force_host_platform_device_count=2",
         )
     )
-    assert models.read_card(tmp_path / "two/model.keras")["devices"] == 2
+    assert zoo.read_card(tmp_path / "two/model.keras")["devices"] == 2
     histories_agree(tmp_path, "one", "two")
 
 
@@ -208,8 +208,8 @@ def test_a_model_trained_without_tensorflow_answers_the_same_on_it(backend, tmp_
     if process.wait(600) == 77:
         pytest.skip(f"{python(backend)} has TensorFlow too: make test-backends")
     end(process)
-    model = models.load(tmp_path / "out/model.keras")
-    assert models.read_card(tmp_path / "out/model.keras")["backend"] == backend
+    model = zoo.load(tmp_path / "out/model.keras")
+    assert zoo.read_card(tmp_path / "out/model.keras")["backend"] == backend
     answers = model.predict(drawn.draw(70, seed=1).images[..., None], verbose=0)
     np.testing.assert_allclose(answers, np.load(tmp_path / "answers.npy"), rtol=0, atol=1e-4)
 
@@ -224,7 +224,7 @@ def test_a_student_learns_on_torch_as_on_tensorflow(tmp_path):
     for seed, name in enumerate(("teacher", "first")):  # each with the names of a fresh process
         keras.backend.clear_session()
         keras.utils.set_random_seed(seed)
-        models.save(models.build(RECIPE.model, **RECIPE.options), tmp_path / f"{name}.keras")
+        zoo.save(models.build(RECIPE.model, **RECIPE.options), tmp_path / f"{name}.keras")
     recipe = RECIPE.replace(init="first.keras", teachers=["teacher.keras"], augmentation=None)
     recipe = recipe.replace(optimizer="sgd", learning_rate=0.05)
     for backend in ("tensorflow", "torch"):

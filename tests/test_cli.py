@@ -11,7 +11,7 @@ from conftest import ROOT
 from PIL import Image
 from test_suite import write
 
-from ferlib import cleaning, models
+from ferlib import cleaning, zoo
 from ferlib.__main__ import main, parser
 
 
@@ -162,6 +162,6 @@ def test_evaluate_against_ferplus(fer2013, capsys):
     against = told["ferplus"]
     assert against["pictures"] + against["left_out"] == told["pictures"]
     for name in ("accuracy", "unseen"):
-        on_card = models.read_card("compact_ferplus")["val"]["ferplus"][name]
+        on_card = zoo.read_card("compact_ferplus")["val"]["ferplus"][name]
         assert against[name]["value"] == pytest.approx(on_card["value"], abs=2e-3)
     assert 0.84 < against["unseen"]["value"] < against["accuracy"]["value"]

@@ -9,7 +9,7 @@ from keras import layers
 from scipy.special import softmax
 from sklearn import metrics
 
-from ferlib import evaluation, models
+from ferlib import evaluation, explain, models, zoo
 from ferlib.labels import EMOTIONS
 
 
@@ -113,12 +113,12 @@ def test_emotions_without_pictures_are_undefined_not_wrong(faces):
 
 
 def test_evaluate_separates_seen_pictures(faces, tmp_path):
-    from ferlib import cleaning
+    from ferlib import cleaning, zoo
 
     model = models.build("residual", widths=(16, 32, 64))
     held_out = faces.of("test")
     known = cleaning.picture_hashes(held_out.images[:30])
-    path = models.save(model, tmp_path / "model.keras", card={}, seen=known)
+    path = zoo.save(model, tmp_path / "model.keras", card={}, seen=known)
     report = evaluation.evaluate(path, faces, resamples=50)
     assert report.split == "test"
     assert report.seen.sum() == 30
@@ -166,13 +166,13 @@ def test_flipping_pictures_does_not_change_what_tta_answers(val):
     model = models.build("residual", widths=(16, 32, 64))
     mirrored = val.images[:, :, ::-1]
     for tta in ("flip", "ten"):
-        p = evaluation.predict(model, val.images, tta=tta)
+        p = evaluation.probabilities(model, val.images, tta=tta)
         assert p.sum(axis=1) == pytest.approx(1, abs=1e-5)
-        assert p == pytest.approx(evaluation.predict(model, mirrored, tta=tta), abs=1e-5)
-    plain = evaluation.predict(model, val.images)
-    assert np.abs(plain - evaluation.predict(model, mirrored)).max() > 1e-4
+        assert p == pytest.approx(evaluation.probabilities(model, mirrored, tta=tta), abs=1e-5)
+    plain = evaluation.probabilities(model, val.images)
+    assert np.abs(plain - evaluation.probabilities(model, mirrored)).max() > 1e-4
     with pytest.raises(ValueError, match="flip"):
-        evaluation.predict(model, val.images, tta="flop")
+        evaluation.probabilities(model, val.images, tta="flop")
 
 
 def test_mcnemar_counts_what_only_one_model_knows(val):
@@ -303,7 +303,7 @@ def test_robustness_table(val):
     model = looks_at_corner()
     table = evaluation.robustness(model, val, corruptions={"blur": (1.0,), "jpeg": (40, 5)})
     assert table["level"].tolist() == [0, 1, 0, 1, 2]
-    clean = (evaluation.predict(model, val.images).argmax(axis=1) == val.labels).mean()
+    clean = (evaluation.probabilities(model, val.images).argmax(axis=1) == val.labels).mean()
     assert table["accuracy"][[0, 2]].tolist() == [clean, clean]
 
 
@@ -311,10 +311,10 @@ def test_gradcam_finds_the_corner_that_the_answer_depends_on(val):
     model = looks_at_corner()
     weights = [w.copy() for w in model.get_weights()]
     happy = np.full(8, EMOTIONS.index("happy"))
-    heat = evaluation.gradcam(model, val.images[:8], happy)
+    heat = explain.gradcam(model, val.images[:8], happy)
     assert heat.shape == (8, 48, 48) and heat.max() == pytest.approx(1)
     assert (heat[:, :14, :14].sum(axis=(1, 2)) > 0.5 * heat.sum(axis=(1, 2))).all()
-    against = evaluation.gradcam(model, val.images[:8], happy + 1)
+    against = explain.gradcam(model, val.images[:8], happy + 1)
     assert against.max() == 0
     assert all((a == b).all() for a, b in zip(weights, model.get_weights(), strict=True))
     assert model.get_layer("logits").output is not None  # the model's own graph is untouched
@@ -332,32 +332,32 @@ def test_gradcam_follows_a_bright_patch_to_any_corner():
     corners = [(0, 0), (0, 34), (34, 0), (34, 34)]
     for image, (top, left) in zip(images, corners, strict=True):
         image[top : top + 14, left : left + 14] = 255
-    for heat, (top, left) in zip(evaluation.gradcam(model, images), corners, strict=True):
+    for heat, (top, left) in zip(explain.gradcam(model, images), corners, strict=True):
         assert heat[top : top + 14, left : left + 14].sum() > 0.6 * heat.sum() > 0
 
 
 @pytest.mark.parametrize("name", ["classic", "vgg", "residual"])
 def test_gradcam_and_embedding_of_our_models(val, name):
     model = models.build(name)
-    heat = evaluation.gradcam(model, val.images[:4])
+    heat = explain.gradcam(model, val.images[:4])
     assert heat.shape == (4, 48, 48) and 0 <= heat.min() and heat.max() <= 1
-    features = evaluation.embed(model, val.images)
+    features = explain.embed(model, val.images)
     logits = features @ model.get_layer("logits").get_weights()[0]
     logits += model.get_layer("logits").get_weights()[1]
-    expected = evaluation.predict(model, val.images)
+    expected = evaluation.probabilities(model, val.images)
     assert softmax(logits, axis=1) == pytest.approx(expected, abs=1e-4)
 
 
 def test_gradcam_and_embedding_of_an_ensemble_are_its_members(val):
     one, two = models.build("residual", widths=(8,)), models.build("vgg", widths=(8, 8))
-    both, images = models.average([one, two]), val.images[:4]
-    answers = evaluation.predict(both, images).argmax(axis=1)
-    maps = [evaluation.gradcam(model, images, answers) for model in (one, two)]
-    np.testing.assert_allclose(evaluation.gradcam(both, images), np.mean(maps, axis=0), atol=1e-4)
-    assert evaluation.embed(both, images).shape == (4, 16)
+    both, images = zoo.average([one, two]), val.images[:4]
+    answers = evaluation.probabilities(both, images).argmax(axis=1)
+    maps = [explain.gradcam(model, images, answers) for model in (one, two)]
+    np.testing.assert_allclose(explain.gradcam(both, images), np.mean(maps, axis=0), atol=1e-4)
+    assert explain.embed(both, images).shape == (4, 16)
 
 
 def test_gradcam_of_a_network_without_pictures_says_so(val):
     model = keras.Sequential([keras.Input((48, 48, 1)), layers.Flatten(), layers.Dense(7)])
     with pytest.raises(ValueError, match="no feature map"):
-        evaluation.gradcam(model, val.images[:2])
+        explain.gradcam(model, val.images[:2])

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from ferlib import models, training
+from ferlib import models, recipes, zoo
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def test_every_model_maps_grey_pictures_to_seven_probabilities(name, faces):
 
 
 def test_models_have_the_size_that_is_said():
-    recipes = {name: training.RECIPES[name] for name in ("classic", "compact", "tiny", "accurate")}
-    built = {name: models.build(r.model, **r.options) for name, r in recipes.items()}
+    some = {name: recipes.RECIPES[name] for name in ("classic", "compact", "tiny", "accurate")}
+    built = {name: models.build(r.model, **r.options) for name, r in some.items()}
     sizes = {name: model.count_params() for name, model in built.items()}
     assert 3.5e6 < sizes["classic"] < 4.5e6
     assert 0.8e6 < sizes["compact"] < 1.3e6
@@ -46,11 +46,11 @@ def test_our_models_do_not_mind_light_and_contrast(name, faces):
 
 def test_a_saved_model_answers_alike_and_knows_its_origin(tiny, faces, tmp_path):
     seen = np.array([3, 2**63 + 1], "uint64")
-    path = models.save(tiny, tmp_path / "a" / "m.keras", card={"name": "m"}, seen=seen)
+    path = zoo.save(tiny, tmp_path / "a" / "m.keras", card={"name": "m"}, seen=seen)
     images = faces.images[:4][..., None]
-    np.testing.assert_allclose(models.load(path)(images), tiny(images), atol=1e-6)
-    assert models.read_card(path) == {"name": "m"}
-    np.testing.assert_array_equal(models.read_seen(path), np.sort(seen))
+    np.testing.assert_allclose(zoo.load(path)(images), tiny(images), atol=1e-6)
+    assert zoo.read_card(path) == {"name": "m"}
+    np.testing.assert_array_equal(zoo.read_seen(path), np.sort(seen))
     assert list(path.parent.iterdir()) == [path]
     plain = keras.saving.load_model(path)  # Keras alone reads it too
     np.testing.assert_allclose(plain(images), tiny(images), atol=1e-6)
@@ -58,16 +58,16 @@ def test_a_saved_model_answers_alike_and_knows_its_origin(tiny, faces, tmp_path)
 
 def test_half_weights_take_half_the_space_and_answer_almost_alike(faces, tmp_path):
     model = models.build("residual", widths=(16, 32, 64))
-    whole = models.save(model, tmp_path / "whole.keras")
-    half = models.save(model, tmp_path / "half.keras", half=True)
+    whole = zoo.save(model, tmp_path / "whole.keras")
+    half = zoo.save(model, tmp_path / "half.keras", half=True)
     assert half.stat().st_size < 0.6 * whole.stat().st_size
     images = faces.images[:8][..., None]
-    np.testing.assert_allclose(models.load(half)(images), model(images), atol=5e-3)
-    assert models.load(half).get_layer("logits").kernel.dtype == "float32"
+    np.testing.assert_allclose(zoo.load(half)(images), model(images), atol=5e-3)
+    assert zoo.load(half).get_layer("logits").kernel.dtype == "float32"
 
 
 def test_a_saved_model_asks_for_nothing_that_older_keras_lacks(tmp_path):
-    path = models.save(models.build("residual"), tmp_path / "model.keras")
+    path = zoo.save(models.build("residual"), tmp_path / "model.keras")
     text = zipfile.ZipFile(path).read("config.json").decode()
     for option in ("input_axes", "renorm", "quantization_config"):
         assert option not in text
@@ -76,28 +76,28 @@ def test_a_saved_model_asks_for_nothing_that_older_keras_lacks(tmp_path):
 
 def test_an_ensemble_answers_with_the_mean_of_its_members(tiny, faces, tmp_path):
     other = models.build("vgg", widths=(8, 8))
-    other_file = models.save(other, tmp_path / "other.keras")
-    path = models.save(models.average([tiny, other_file]), tmp_path / "both.keras", half=True)
-    both, images = models.load(path), faces.images[:4][..., None]
+    other_file = zoo.save(other, tmp_path / "other.keras")
+    path = zoo.save(zoo.average([tiny, other_file]), tmp_path / "both.keras", half=True)
+    both, images = zoo.load(path), faces.images[:4][..., None]
     mean = (tiny(images) + other(images)) / 2
     np.testing.assert_allclose(both(images), mean, atol=5e-3)
-    assert [len(m.layers) for m in models.members(both)] == [len(tiny.layers), len(other.layers)]
-    assert models.members(other) == [other]
+    assert [len(m.layers) for m in zoo.members(both)] == [len(tiny.layers), len(other.layers)]
+    assert zoo.members(other) == [other]
     wrapped = keras.Sequential([keras.Input((48, 48, 1), dtype="uint8"), other])
-    assert models.members(wrapped) == [wrapped]
+    assert zoo.members(wrapped) == [wrapped]
 
 
 def test_a_file_from_elsewhere_has_no_card(tiny, tmp_path):
     tiny.save(tmp_path / "m.keras")
-    assert models.read_card(tmp_path / "m.keras") == {}
-    assert models.read_seen(tmp_path / "m.keras") is None
+    assert zoo.read_card(tmp_path / "m.keras") == {}
+    assert zoo.read_seen(tmp_path / "m.keras") is None
 
 
 def test_a_model_without_shapes_is_refused(tmp_path):
     path = tmp_path / "m.keras"
     keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(7)]).save(path)
     with pytest.raises(ValueError, match="m.keras cannot be loaded safely"):
-        models.load(path)
+        zoo.load(path)
 
 
 def test_an_older_h5_file_is_read(faces, tmp_path):
@@ -105,7 +105,7 @@ def test_an_older_h5_file_is_read(faces, tmp_path):
     out = keras.layers.Dense(7, activation="softmax")(keras.layers.Flatten()(images))
     model = keras.Model(images, out)
     model.save(tmp_path / "m.h5")
-    loaded = models.load(tmp_path / "m.h5")
+    loaded = zoo.load(tmp_path / "m.h5")
     x = faces.images[:2][..., None].astype("float32")
     np.testing.assert_allclose(loaded(x), model(x), atol=1e-6)
 
@@ -118,57 +118,57 @@ def test_a_file_that_would_run_code_is_refused(suffix, tmp_path):
     path = tmp_path / f"evil.{suffix}"
     keras.Model(images, out).save(path)
     with pytest.raises(ValueError, match="evil.* cannot be loaded safely"):
-        models.load(path)
+        zoo.load(path)
 
 
 def test_wrong_files_and_shapes_say_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="give a .keras or .h5 file, or a shipped name"):
-        models.load(tmp_path / "absent.keras")
+        zoo.load(tmp_path / "absent.keras")
     (tmp_path / "text.keras").write_text("no model")
     with pytest.raises(ValueError, match="text.keras cannot be loaded"):
-        models.load(tmp_path / "text.keras")
+        zoo.load(tmp_path / "text.keras")
     images = keras.Input((64, 64, 1))
     keras.Model(images, keras.layers.Flatten()(images)).save(tmp_path / "big.keras")
     with pytest.raises(ValueError, match=r"\(None, 48, 48, 1\) to"):
-        models.load(tmp_path / "big.keras")
+        zoo.load(tmp_path / "big.keras")
     with pytest.raises(ValueError, match="There is no model 'vast'"):
         models.build("vast")
 
 
 def test_a_card_without_weights_says_how_to_make_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(zoo, "PRETRAINED", tmp_path)
     (tmp_path / "large.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="large.json there.*pretrained large RUN"):
-        models.load("large")
+    with pytest.raises(FileNotFoundError, match="large.json there.*ship.py large RUN"):
+        zoo.load("large")
 
 
-@pytest.mark.parametrize("name", models.shipped())
+@pytest.mark.parametrize("name", zoo.shipped())
 def test_shipped_models_load_and_carry_card_and_hashes(name, faces):
-    with zipfile.ZipFile(models.find(name)) as archive:
+    with zipfile.ZipFile(zoo.find(name)) as archive:
         assert archive.testzip() is None
-    model = models.load(name)
+    model = zoo.load(name)
     answers = keras.ops.convert_to_numpy(model(faces.images[:2][..., None]))
     np.testing.assert_allclose(answers.sum(axis=1), 1, atol=1e-4)
-    card = models.read_card(name)
+    card = zoo.read_card(name)
     assert card["data"]["fingerprint"]
     assert all(member["recipe"]["model"] for member in card.get("members", [card]))
-    assert len(models.read_seen(name)) > 20000
+    assert len(zoo.read_seen(name)) > 20000
 
 
-@pytest.mark.parametrize("name", sorted({*models.shipped()} & {*training.RECIPES}))
+@pytest.mark.parametrize("name", sorted({*zoo.shipped()} & {*recipes.RECIPES}))
 def test_a_shipped_model_was_trained_by_the_recipe_of_its_name(name):
-    recipe = training.RECIPES.get(f"{name}_distilled", training.RECIPES[name])
-    trained = training.Recipe(**models.read_card(name)["recipe"])
+    recipe = recipes.RECIPES.get(f"{name}_distilled", recipes.RECIPES[name])
+    trained = recipes.Recipe(**zoo.read_card(name)["recipe"])
     assert trained.replace(precision=recipe.precision) == recipe
     built = models.build(recipe.model, **recipe.options).get_weights()
-    shapes = [w.shape for w in models.load(name).get_weights()]
+    shapes = [w.shape for w in zoo.load(name).get_weights()]
     assert shapes == [w.shape for w in built]
 
 
 def test_the_ensemble_is_made_of_trainings_by_the_recipes_of_its_members():
-    card = json.loads((models.PRETRAINED / "ensemble.json").read_text())
-    trained = [training.Recipe(**member["recipe"]) for member in card["members"]]
-    recipes = [training.RECIPES[f"member_{number}"] for number in range(1, len(trained) + 1)]
-    assert trained == [recipe.replace(precision=trained[0].precision) for recipe in recipes]
-    taught = training.RECIPES["accurate"].teachers
+    card = json.loads((zoo.PRETRAINED / "ensemble.json").read_text())
+    trained = [recipes.Recipe(**member["recipe"]) for member in card["members"]]
+    members = [recipes.RECIPES[f"member_{number}"] for number in range(1, len(trained) + 1)]
+    assert trained == [recipe.replace(precision=trained[0].precision) for recipe in members]
+    taught = recipes.RECIPES["accurate"].teachers
     assert taught == tuple(f"runs/member_{n}/model.keras" for n in range(1, len(trained) + 1))

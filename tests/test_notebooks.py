@@ -17,7 +17,7 @@ import papermill
 import pytest
 from conftest import ROOT
 
-from ferlib import cleaning, suite, training
+from ferlib import cleaning, recipes, suite, training
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
@@ -180,7 +180,7 @@ def test_alone_with_no_run_before_it(project, name):
 def test_error_analysis_of_a_model_without_mistakes(project):
     data = "drawn:140"
     form = {"model": "residual", "options": {"widths": [16, 32, 64, 112]}}
-    recipe = training.Recipe(**form, epochs=40, batch_size=16, augmentation=None, label_smoothing=0)
+    recipe = recipes.Recipe(**form, epochs=40, batch_size=16, augmentation=None, label_smoothing=0)
     training.train(recipe, cleaning.prepare(data), project / "perfect", verbose=False)
     file, out = project / "perfect/model.keras", project / "out"
     given = dict(profile="smoke", data=data, models=str(file), split="train", out=str(out))

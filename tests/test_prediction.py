@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ferlib import cleaning, models, plots, prediction
+from ferlib import cleaning, models, plots, prediction, zoo
 from ferlib.labels import EMOTIONS, PALETTE, label_index
 
 PROBABILITIES = list(EMOTIONS)
@@ -40,7 +40,7 @@ def network():
 @pytest.fixture(scope="session")
 def model(network, tmp_path_factory):
     """Gives the path of `network` on disk."""
-    return models.save(network, tmp_path_factory.mktemp("model") / "toy.keras")
+    return zoo.save(network, tmp_path_factory.mktemp("model") / "toy.keras")
 
 
 @pytest.fixture(scope="session")
@@ -475,7 +475,7 @@ def test_memory_stays_flat_over_20000_pictures(model, faces, tmp_path):
         (tmp_path / "in" / f"{number:05d}.png").write_bytes(data[number % 100])
     script = """
 import resource, sys
-from ferlib import prediction
+from ferlib import prediction, zoo
 pictures, out, model = sys.argv[1:]
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 for number, _ in enumerate(prediction.stream(pictures, model=model)):
@@ -546,7 +546,7 @@ def test_an_export_answers_as_in_inference(faces, tmp_path):
     x = keras.layers.Dense(7, activation="softmax")(keras.layers.Flatten()(x))
     network = keras.Model(pictures, x)
     network.layers[2].set_weights([np.array([v], "float32") for v in (1.5, 0.2, 120, 4000)])
-    file = models.save(network, tmp_path / "resizing.keras")
+    file = zoo.save(network, tmp_path / "resizing.keras")
     stack = np.asarray(faces.images[:20])
     expected = network.predict(stack[..., None], verbose=0)
     for options in ({}, {"int8": True, "calibration": stack}):
@@ -557,18 +557,18 @@ def test_an_export_answers_as_in_inference(faces, tmp_path):
 
 def test_an_export_of_an_ensemble_answers_with_the_mean(model, onnx, faces, tmp_path):
     other = models.build("vgg", widths=(8, 8))
-    file = models.save(models.average([model, other]), tmp_path / "both.keras")
+    file = zoo.save(zoo.average([model, other]), tmp_path / "both.keras")
     stack = np.asarray(faces.images[:20])
     got = prediction.predict(stack, model=prediction.export(file)).to_frame()[PROBABILITIES]
-    each = [m.predict(stack[..., None], verbose=0) for m in (models.load(model), other)]
+    each = [m.predict(stack[..., None], verbose=0) for m in (zoo.load(model), other)]
     np.testing.assert_allclose(got, np.mean(each, axis=0), atol=1e-4)
 
 
 def test_an_export_of_another_model_is_not_used(model, onnx, face, network, tmp_path):
-    other = models.save(keras.models.clone_model(network), tmp_path / "toy.keras")
+    other = zoo.save(keras.models.clone_model(network), tmp_path / "toy.keras")
     (tmp_path / "toy.onnx").write_bytes(onnx.read_bytes())
     got = prediction.predict(face, model=other).to_frame()[PROBABILITIES].to_numpy()[0]
-    np.testing.assert_allclose(got, answers(models.load(other), face), atol=1e-5)
+    np.testing.assert_allclose(got, answers(zoo.load(other), face), atol=1e-5)
     assert np.abs(got - answers(network, face)).max() > 0.01
 
 
@@ -590,7 +590,7 @@ def test_an_8_bit_export_answers_nearly_the_same(model, network, onnx, faces, tm
 def test_8_bits_cost_the_shipped_model_at_most_half_a_point(fer2013, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
-    if "compact" not in models.shipped():
+    if "compact" not in zoo.shipped():
         pytest.skip("no model is shipped yet")
     data = cleaning.prepare(fer2013, cache=tmp_path)
     val, train = data.of("val"), data.of("train").sample(500)

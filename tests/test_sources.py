@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferlib import sources
+from ferlib import pictures, sources
 from ferlib.drawn import draw
 from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL
 
@@ -649,4 +649,4 @@ def test_a_picture_is_the_same_in_every_way_to_store_it(faces, tmp_path, kind):
     }[kind]
     Image.fromarray(stored).save(path)
     wanted = np.where(bright, 255, face) if kind == "transparent" else face
-    assert np.abs(sources.read_picture(path).astype(int) - wanted).max() <= 1
+    assert np.abs(pictures.read_picture(path).astype(int) - wanted).max() <= 1

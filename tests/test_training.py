@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ferlib import cleaning, drawn, evaluation, models, training
+from ferlib import batches, cleaning, drawn, evaluation, models, recipes, training, zoo
 from ferlib.backend import keras
-from ferlib.training import Recipe
+from ferlib.recipes import Recipe
 
 SMALL = Recipe(
     model="residual",
@@ -27,8 +27,8 @@ SMALL = Recipe(
 )
 SCRIPT = """
 import sys
-from ferlib import drawn, training
-training.train(training.Recipe.from_json(sys.argv[1]), drawn.draw(200, seed=0), sys.argv[2])
+from ferlib import drawn, recipes, training, zoo
+training.train(recipes.Recipe.from_json(sys.argv[1]), drawn.draw(200, seed=0), sys.argv[2])
 """
 
 
@@ -45,7 +45,7 @@ def trained(data, tmp_path_factory):
 
 
 def weights(path):
-    return models.load(path).get_weights()
+    return zoo.load(path).get_weights()
 
 
 def test_a_training_writes_model_history_recipe_and_metrics(trained, data):
@@ -56,15 +56,15 @@ def test_a_training_writes_model_history_recipe_and_metrics(trained, data):
     assert Recipe.from_json(trained / "recipe.json") == SMALL
     metrics = json.loads((trained / "metrics.json").read_text())
     assert metrics["val_accuracy"] == pytest.approx(history.val_accuracy.iloc[-1])
-    card = models.read_card(trained / "model.keras")
+    card = zoo.read_card(trained / "model.keras")
     assert card["data"]["fingerprint"] == data.fingerprint
     seen = cleaning.picture_hashes(data.of("train").images)
-    np.testing.assert_array_equal(models.read_seen(trained / "model.keras"), np.sort(seen))
+    np.testing.assert_array_equal(zoo.read_seen(trained / "model.keras"), np.sort(seen))
 
 
 def test_the_saved_model_is_the_average_that_was_validated(trained, data):
     val = data.of("val")
-    answers = models.load(trained / "model.keras").predict(val.images[..., None], verbose=0)
+    answers = zoo.load(trained / "model.keras").predict(val.images[..., None], verbose=0)
     accuracy = (answers.argmax(axis=1) == val.labels).mean()
     metrics = json.loads((trained / "metrics.json").read_text())
     assert accuracy == pytest.approx(metrics["val_accuracy"], abs=1e-6)
@@ -138,7 +138,7 @@ def assert_it_ends_like_whole(folder):
 
 
 def test_a_killed_training_ends_as_if_it_had_not_been_killed(trained, tmp_path):
-    recipe = SMALL.replace(epochs=4, mixup=0.2, augmentation=training.Augmentation(erase=0.3))
+    recipe = SMALL.replace(epochs=4, mixup=0.2, augmentation=batches.Augmentation(erase=0.3))
     recipe = recipe.replace(model="vgg", options={"widths": [8, 12]})
     recipe = recipe.replace(teachers=[str(trained / "model.keras")])
     recipe.to_json(tmp_path / "recipe.json")
@@ -157,7 +157,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been_killed(trained, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_five_random_moments_it_ends_with_the_same_weights(tmp_path):
-    recipe = SMALL.replace(epochs=60, mixup=0.2, augmentation=training.Augmentation(erase=0.3))
+    recipe = SMALL.replace(epochs=60, mixup=0.2, augmentation=batches.Augmentation(erase=0.3))
     recipe.to_json(tmp_path / "recipe.json")
     assert start(tmp_path / "recipe.json", tmp_path / "whole").wait() == 0
     chance = random.Random()
@@ -179,13 +179,13 @@ def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
     )
     student = training.train(recipe, data, tmp_path / "student", verbose=False)
     images = data.of("train").images
-    taught, learned = (evaluation.predict(model, images) for model in (teacher, student))
+    taught, learned = (evaluation.probabilities(model, images) for model in (teacher, student))
     assert np.abs(learned - taught).mean() < 0.05
     last = pd.read_csv(tmp_path / "student/history.csv").iloc[-1]
     report = evaluation.evaluate(student, data, split="val")
     assert last.val_accuracy == pytest.approx(report.metrics["accuracy"].value)
     assert last.val_loss == pytest.approx(report.metrics["log_loss"].value, abs=1e-4)
-    assert models.read_card(tmp_path / "student/model.keras")["built on"][teacher]["recipe"]
+    assert zoo.read_card(tmp_path / "student/model.keras")["built on"][teacher]["recipe"]
     with pytest.raises(FileNotFoundError, match="No model 'nobody'"):
         training.train(SMALL.replace(teachers=["nobody"]), data, tmp_path / "other")
 
@@ -193,7 +193,7 @@ def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
 def test_what_learns_shares_no_path_with_what_teaches(data, tmp_path, monkeypatch):
     recipe, learners = SMALL.replace(epochs=1), []  # torch forgets gradients by path
     keras.backend.clear_session()  # each layer begins with the names of a fresh process
-    models.save(models.build(recipe.model, **recipe.options), tmp_path / "teacher.keras")
+    zoo.save(models.build(recipe.model, **recipe.options), tmp_path / "teacher.keras")
     keras.backend.clear_session()
     fit = keras.Model.fit
     monkeypatch.setattr(
@@ -209,16 +209,16 @@ def test_what_learns_shares_no_path_with_what_teaches(data, tmp_path, monkeypatc
 
 
 def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
-    for name, shipped in training.RECIPES.items():
+    for name, shipped in recipes.RECIPES.items():
         shipped.to_json(tmp_path / f"{name}.json")
-        assert training.recipe(tmp_path / f"{name}.json") == training.recipe(name) == shipped
+        assert recipes.find(tmp_path / f"{name}.json") == recipes.find(name) == shipped
     (tmp_path / "bad.json").write_text('{"epoch": 3}')
     with pytest.raises(ValueError, match="bad.json is not a recipe: no recipe has epoch"):
-        training.recipe(tmp_path / "bad.json")
+        recipes.find(tmp_path / "bad.json")
     with pytest.raises(ValueError, match="optimizer is 'adamx'; it must be adam, adamw or sgd"):
         Recipe(optimizer="adamx")
     with pytest.raises(FileNotFoundError, match="one of classic, compact"):
-        training.recipe("compat")
+        recipes.find("compat")
 
 
 def test_data_without_val_is_refused(data, tmp_path):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from ferlib import drawn, evaluation, models, training
+from ferlib import drawn, evaluation, models, recipes, training, zoo
 
 QUICK = ("MobileNet", "VGG16")
 
@@ -18,7 +18,7 @@ def recipe(backbone, trained, **changes):
     options = {"backbone": backbone, "size": 32, "trained": trained}
     name = "frozen" if trained == "head" else "fine_tuned"
     changes = {"epochs": 1, "batch_size": 16, **changes}
-    return training.RECIPES[name].replace(options=options, **changes)
+    return recipes.RECIPES[name].replace(options=options, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_every_backbone_is_trained_saved_loaded_and_evaluated(name, few, tmp_pat
     report = evaluation.evaluate(path, few, split="val")
     answers = trained.predict(few.of("val").images[..., None], verbose=0)
     assert np.allclose(report.probabilities, answers, atol=1e-5)
-    assert models.read_card(path)["recipe"]["options"]["backbone"] == name
+    assert zoo.read_card(path)["recipe"]["options"]["backbone"] == name
     with zipfile.ZipFile(path) as archive:
         config = archive.read("config.json").decode()
     assert "ferlib" not in config and "Lambda" not in config
@@ -103,20 +103,20 @@ def test_features_are_computed_once_and_equal_the_whole_model(few, frozen, tmp_p
 
 def test_fine_tuning_goes_on_from_the_frozen_model_and_keeps_batch_norm(few, frozen, tmp_path):
     path, val = tmp_path / "model.keras", few.of("val").images
-    first = models.load(frozen / "model.keras")
+    first = zoo.load(frozen / "model.keras")
     for layer in first.get_layer("mobilenet_1.00_32").layers:
         # Through random kernels and frozen normalisation nothing would be left of a picture.
         layer.set_weights([5 * w if w.ndim == 4 else w for w in layer.get_weights()])
-    models.save(first, path)
+    zoo.save(first, path)
     step = recipe("MobileNet", "top", init=str(path), learning_rate=1e-9, weight_decay=0.0)
     same = training.train(step, few, tmp_path / "same", verbose=False)
-    before = evaluation.predict(path, val)
-    assert np.allclose(evaluation.predict(same, val), before, rtol=0, atol=1e-6)
+    before = evaluation.probabilities(path, val)
+    assert np.allclose(evaluation.probabilities(same, val), before, rtol=0, atol=1e-6)
 
     step = step.replace(learning_rate=1e-3)
     tuned = training.train(step, few, tmp_path / "tuned", verbose=False)
-    assert not np.allclose(evaluation.predict(tuned, val), before, rtol=0, atol=1e-5)
-    old, new = (m.get_layer("mobilenet_1.00_32") for m in (models.load(path), tuned))
+    assert not np.allclose(evaluation.probabilities(tuned, val), before, rtol=0, atol=1e-5)
+    old, new = (m.get_layer("mobilenet_1.00_32") for m in (zoo.load(path), tuned))
     for layer, then in zip(old.layers, new.layers, strict=True):
         kept = all(map(np.array_equal, layer.get_weights(), then.get_weights()))
         changes = layer.name in ("conv_dw_12", "conv_pw_12", "conv_dw_13", "conv_pw_13")
@@ -127,18 +127,18 @@ def test_a_tuned_model_knows_the_pictures_of_the_model_it_began_with(few, frozen
     others = drawn.draw(84, seed=4)
     step = recipe("MobileNet", "head", init=str(frozen / "model.keras"))
     training.train(step, others, tmp_path, verbose=False)
-    seen = models.read_seen(tmp_path / "model.keras")
-    assert np.isin(models.read_seen(frozen / "model.keras"), seen).all()
+    seen = zoo.read_seen(tmp_path / "model.keras")
+    assert np.isin(zoo.read_seen(frozen / "model.keras"), seen).all()
     assert len(seen) == len(others.of("train")) + len(few.of("train"))
-    (before,) = models.read_card(tmp_path / "model.keras")["built on"].values()
+    (before,) = zoo.read_card(tmp_path / "model.keras")["built on"].values()
     assert before["recipe"]["model"] == "transfer"
 
 
 def test_a_changed_first_model_is_another_training(few, frozen, tmp_path):
-    first = models.save(models.load(frozen / "model.keras"), tmp_path / "first.keras")
+    first = zoo.save(zoo.load(frozen / "model.keras"), tmp_path / "first.keras")
     step = recipe("MobileNet", "head", init=str(first))
     training.train(step, few, tmp_path / "out", verbose=False)
-    models.save(models.load(frozen / "model.keras"), first, card={"new": True})
+    zoo.save(zoo.load(frozen / "model.keras"), first, card={"new": True})
     with pytest.raises(FileExistsError, match="content of .*first.keras"):
         training.train(step, few, tmp_path / "out", verbose=False)
 
@@ -188,7 +188,7 @@ def test_weights_from_a_file(tmp_path):
 
 
 def test_transfer_recipes_are_json(tmp_path):
-    made = training.RECIPES["fine_tuned"]
+    made = recipes.RECIPES["fine_tuned"]
     made.to_json(tmp_path / "r.json")
-    assert training.Recipe.from_json(tmp_path / "r.json") == made
+    assert recipes.Recipe.from_json(tmp_path / "r.json") == made
     assert json.loads((tmp_path / "r.json").read_text())["options"]["trained"] == "all"

@@ -12,7 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from ferlib import distributed, drawn, models, training, tuning
+from ferlib import distributed, drawn, models, recipes, training, tuning
 
 
 def space(hp, base):
@@ -142,17 +142,17 @@ def test_another_search_is_refused_and_more_trials_are_not(faces, fake, tmp_path
 def test_the_space_gives_recipes_of_the_residual_network():
     from keras_tuner import HyperParameters
 
-    hp, base = HyperParameters(), training.RECIPES["residual"]
+    hp, base = HyperParameters(), recipes.RECIPES["residual"]
     tuning.residual_space(hp, base)
-    recipes = []
+    drawn_recipes = []
     for seed in range(20):
         hp.values = {v.name: v.random_sample(20 * n + seed) for n, v in enumerate(hp.space)}
-        recipes.append((hp.values, tuning.residual_space(hp, base)))
-    assert {recipe.optimizer for _, recipe in recipes} == {"adamw", "sgd"}
-    for values, recipe in recipes:
+        drawn_recipes.append((hp.values, tuning.residual_space(hp, base)))
+    assert {recipe.optimizer for _, recipe in drawn_recipes} == {"adamw", "sgd"}
+    for values, recipe in drawn_recipes:
         assert recipe.augmentation.rotation == values["augmentation"] * base.augmentation.rotation
         assert recipe.augmentation.flip and recipe.epochs == base.epochs
-    sizes = {models.build(r.model, **r.options).count_params() for _, r in recipes[:3]}
+    sizes = {models.build(r.model, **r.options).count_params() for _, r in drawn_recipes[:3]}
     assert len(sizes) == 3
 
 
@@ -179,7 +179,7 @@ def test_a_loss_that_is_no_number_fails_the_trial(tmp_path):
         return base.replace(learning_rate=hp.Choice("learning_rate", [1e30, 1e29]))
 
     few = drawn.draw(84, seed=1)
-    base = training.Recipe(
+    base = recipes.Recipe(
         model="residual",
         options={"widths": (4,), "blocks": 1},
         batch_size=16,
@@ -193,7 +193,7 @@ def test_a_loss_that_is_no_number_fails_the_trial(tmp_path):
 SCRIPT = """
 import sys
 from ferlib import drawn, training, tuning
-base = training.Recipe(model="residual", options={"widths": (4,), "blocks": 1}, batch_size=16)
+base = recipes.Recipe(model="residual", options={"widths": (4,), "blocks": 1}, batch_size=16)
 def space(hp, base):
     return base.replace(learning_rate=hp.Float("learning_rate", 1e-3, 1e-1, sampling="log"))
 tuning.tune(drawn.draw(140, seed=1), sys.argv[1], trials=3, epochs=4, base=base, space=space)
@@ -281,7 +281,7 @@ import os, pathlib, signal, sys
 from ferlib import drawn, training, tuning
 out = pathlib.Path(sys.argv[1])
 form = {"model": "residual", "options": {"widths": (4,), "blocks": 1}}
-base = training.Recipe(**form, batch_size=16, augmentation=None)
+base = recipes.Recipe(**form, batch_size=16, augmentation=None)
 def space(hp, base):
     rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log")
     return base.replace(learning_rate=rate, optimizer=hp.Choice("optimizer", ["adamw", "sgd"]))

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ferlib import cleaning, training
+from ferlib import cleaning, recipes, training
 
-BASE = training.RECIPES["compact"]
+BASE = recipes.RECIPES["compact"]
 BASE = BASE.replace(options=BASE.options | {"widths": [16, 32, 64, 128]})
 
 

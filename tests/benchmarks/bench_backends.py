@@ -30,7 +30,7 @@ from ferlib.devices import Spread
 if backend == "torch as it comes":
     keras.layers.BatchNormalization.call = batch_norm
     nn._transpose_spatial_inputs = permute
-recipe = training.RECIPES[name].replace(precision=precision, teachers=())
+recipe = recipes.RECIPES[name].replace(precision=precision, teachers=())
 faces = drawn.draw(recipe.batch_size, seed=0)
 images, wanted = faces.images[..., None], batches.targets(faces.labels)
 learner = training._compile(training._build(recipe), recipe, 200, Spread.over("one"))

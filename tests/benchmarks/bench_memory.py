@@ -14,7 +14,7 @@ import numpy as np
 
 matplotlib.use("agg")
 
-from ferlib import drawn, training, tuning
+from ferlib import drawn, recipes, tuning
 
 
 def space(hp, base):
@@ -33,7 +33,7 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, default=300)
     args = parser.parse_args()
     faces = drawn.draw(args.pictures, seed=1)
-    base = training.Recipe(batch_size=32, ema=0.9, mixup=0.2)
+    base = recipes.Recipe(batch_size=32, ema=0.9, mixup=0.2)
     options = {"trials": args.trials, "epochs": 1, "method": "random"}
     table = tuning.tune(faces, args.out, base=base, space=space, **options)
     figure = table.plot(x="number", y="memory_mb", ylim=(0, None), legend=False, figsize=(6.4, 2.4))

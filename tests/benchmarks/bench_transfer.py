@@ -18,7 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pandas as pd
 
-from ferlib import cleaning, evaluation, training
+from ferlib import cleaning, evaluation, recipes, training
 
 
 def main():
@@ -29,15 +29,15 @@ def main():
     parser.add_argument("--backbone", default="MobileNet")
     parser.add_argument("--preprocessing", default="", help="without it, the backbone's own")
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=training.RECIPES["fine_tuned"].epochs)
+    parser.add_argument("--epochs", type=int, default=recipes.RECIPES["fine_tuned"].epochs)
     parser.add_argument("--only", default="frozen,fine_tuned,scratch")
     args = parser.parse_args()
     data, rows = cleaning.prepare(args.source), {}
     common = {"backbone": args.backbone, "size": args.size, "preprocessing": args.preprocessing}
     borrowed, random = ({**common, "weights": weights} for weights in (args.weights, ""))
-    tuned = training.RECIPES["fine_tuned"].replace(epochs=args.epochs, ema=0.998)
-    recipes = {
-        "frozen": training.RECIPES["frozen"].replace(options=borrowed),
+    tuned = recipes.RECIPES["fine_tuned"].replace(epochs=args.epochs, ema=0.998)
+    plans = {
+        "frozen": recipes.RECIPES["frozen"].replace(options=borrowed),
         "fine_tuned": tuned.replace(
             options=random | {"trained": "all"}, init=str(args.out / "frozen" / "model.keras")
         ),
@@ -45,7 +45,7 @@ def main():
     }
     for name in args.only.split(","):
         print(name, flush=True)
-        training.train(recipes[name], data, args.out / name)
+        training.train(plans[name], data, args.out / name)
         made = json.loads((args.out / name / "metrics.json").read_text())
         report = evaluation.evaluate(args.out / name / "model.keras", data, split="val")
         rows[name] = vars(report.metrics["accuracy"]) | {

@@ -1,7 +1,7 @@
-"""Makes a shipped model of finished trainings: `python -m ferlib.pretrained NAME RUN [RUN ...]`.
+"""Makes a shipped model of finished trainings: `python experiments/ship.py NAME RUN [RUN ...]`.
 
 Writes NAME.keras (float16 weights, card and hashes inside) and NAME.json (the card, to be read)
-into this folder. Several trainings make an ensemble: the mean of their probabilities.
+into `ferlib/pretrained`. Several trainings make an ensemble: the mean of their probabilities.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ferlib import cleaning, evaluation, files, models
+from ferlib import cleaning, evaluation, files, zoo
 
 LIMITS = (
     "Names the expression that a 48x48 grey face resembles, as {labels}. It does not know what a "
@@ -39,18 +39,18 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
     """
     data = cleaning.prepare(source)
     trained = [Path(run) / "model.keras" if Path(run).is_dir() else Path(run) for run in runs]
-    cards = [models.read_card(path) for path in trained]
+    cards = [zoo.read_card(path) for path in trained]
     for file, card in zip(trained, cards, strict=True):
         if data.fingerprint != card["data"]["fingerprint"]:
             sys.exit(f"{file} was trained on other data than {data.origin}.")
-    model, card = models.load(trained[0]), cards[0]
+    model, card = zoo.load(trained[0]), cards[0]
     if len(runs) > 1:
-        model = models.average(trained)
+        model = zoo.average(trained)
         card = {"combined": "mean of the members' probabilities", "members": cards}
         card |= {key: cards[0][key] for key in ("data", "versions")}
-    seen = np.unique(np.concatenate([models.read_seen(file) for file in trained]))
-    path = models.PRETRAINED / f"{name}.keras"
-    models.save(model, path, card=card, seen=seen, half=True)
+    seen = np.unique(np.concatenate([zoo.read_seen(file) for file in trained]))
+    path = zoo.PRETRAINED / f"{name}.keras"
+    zoo.save(model, path, card=card, seen=seen, half=True)
     ways = ("none", "flip", "ten")
     views = {tta: evaluation.evaluate(path, data, split="val", tta=tta) for tta in ways}
     report = views["none"]
@@ -72,13 +72,13 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
         "use_and_limits": LIMITS.format(labels=FERPLUS if by_votes else FER2013),
     }
     card = evaluation.plain(card)
-    models.save(model, path, card=card, seen=seen, half=True)
+    zoo.save(model, path, card=card, seen=seen, half=True)
     files.write_json(path.with_suffix(".json"), card)
     return path
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser("python -m ferlib.pretrained", description=__doc__)
+    parser = argparse.ArgumentParser("ship.py", description=__doc__)
     parser.add_argument("name", metavar="NAME", help="name that the model is to be found by")
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a training")
     parser.add_argument("--data", metavar="SOURCE", help="the data of the trainings")

@@ -1,0 +1,72 @@
+"""Turns any picture into an upright one of 8 bits, and into a face as FER2013 has them."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from ferlib.labels import SIDE
+
+
+def read_picture(file) -> np.ndarray:
+    """Reads a picture of any size as FER2013 has them.
+
+    Args:
+        file: What `open_picture` takes.
+
+    Returns:
+        uint8 [48, 48], upright and grey.
+    """
+    from PIL import Image
+
+    picture = open_picture(file).convert("L")
+    if picture.size != (SIDE, SIDE):
+        picture = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def open_picture(source):
+    """Opens a picture of any kind as an upright one of 8 bits.
+
+    EXIF rotation is applied, transparency put on white, and 16 bits are scaled to 8. Of an
+    animation the first frame is taken.
+
+    Args:
+        source: A path, bytes, a binary file, a PIL picture, or an array [H, W], [H, W, 1],
+            [H, W, 3] (RGB) or [H, W, 4] (RGBA). In an array, values above 255 mean 16 bits and
+            fractions up to 1 mean 0 to 1.
+
+    Returns:
+        The PIL picture in mode "L" (grey) or "RGB".
+
+    Raises:
+        ValueError: If an array is not a picture. Pillow raises this and others for bad files.
+    """
+    from PIL import Image, ImageOps
+
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        source = io.BytesIO(source)
+    if isinstance(source, (str, Path)) or hasattr(source, "read"):
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            with Image.open(source) as image:
+                return open_picture(image)
+    if not isinstance(source, Image.Image):
+        source = Image.fromarray(_to_8_bits(np.asarray(source)))
+    image = ImageOps.exif_transpose(source)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return open_picture(np.asarray(image))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+
+
+def _to_8_bits(array: np.ndarray) -> np.ndarray:
+    """Gives an array of pixels as uint8 [H, W], [H, W, 3] or [H, W, 4]."""
+    array = array[..., 0] if array.shape[2:] == (1,) else array
+    low, high = array.min(initial=0), array.max(initial=0)
+    if array.ndim not in (2, 3) or low < 0 or not high < 2**16:
+        raise ValueError(f"{list(array.shape)} numbers from {low} to {high} are no picture")
+    fractions = array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1)
+    return np.rint(array * 255.0 if fractions else array / (257 if high > 255 else 1)).astype("u1")
