@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ferlib.labels import SIDE
+from ferlib.labels import EMOTIONS, SIDE
 
 SPLITS = ("train", "val", "test")
 """The splits, in order: Training, PublicTest and PrivateTest."""
@@ -37,7 +37,7 @@ class FERData:
 
     Args:
         images: uint8 [N, 48, 48], grey; may be a memory map.
-        labels: int64 [N], 0 to 6 in the order of `labels.EMOTIONS`.
+        labels: int64 [N], each an index into `classes`.
         split: str [N], "train", "val" or "test"; "" where the source has none.
         votes: float32 [N, 10], FER+'s counts in the order of `labels.FERPLUS`, or None.
         names: str [N], "row 17" of a csv or the path of a picture in the source.
@@ -45,6 +45,7 @@ class FERData:
         title: The same in short, for tables and figures.
         faults: What was left out.
         unlabelled: uint8 [M, 48, 48], pictures without labels, only for prediction.
+        classes: Names of the classes, in the order of the labels.
     """
 
     images: np.ndarray
@@ -56,6 +57,7 @@ class FERData:
     title: str
     faults: list[Fault] = field(default_factory=list)
     unlabelled: np.ndarray = field(default_factory=lambda: np.empty((0, SIDE, SIDE), np.uint8))
+    classes: tuple[str, ...] = EMOTIONS
 
     def __len__(self) -> int:
         return len(self.labels)
