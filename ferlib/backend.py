@@ -1,4 +1,4 @@
-"""Imports Keras, quietly on TensorFlow and with faster convolutional networks on torch.
+"""Imports Keras, quietly.
 
 No setting silences the messages that TensorFlow's C++ parts print as they start (TensorFlow's
 issue 100442), and in a notebook they would stand above the first figure. Whatever fails still
@@ -7,60 +7,25 @@ raises its exception.
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def _quiet():
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def _quiet() -> Iterator[None]:
+    """Silences what native libraries write to the error stream, where the process has one."""
+    kept = nowhere = None
+    with contextlib.suppress(OSError):  # pythonw on Windows has no error stream
+        kept = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _hasten_torch():
-    """Keeps pictures channels-last on torch and lets torch itself normalise batches.
-
-    Keras 3.15 copies pictures to channels-first and back around each convolution and pool, and
-    normalises batches step by step in float32. Without that, training on a CPU takes half the
-    time (tests/benchmarks/bench_backends.py) and gives the same results, but for the moving
-    variance: torch's is the unbiased estimate. Apple's GPUs cannot do without the copies.
-    """
-    from keras.src.backend.torch import nn
-    from torch.nn import functional
-
-    permute = getattr(nn, "_transpose_spatial_inputs", None)
-    normalise = keras.layers.BatchNormalization.call
-
-    def fits(x):
-        return x.ndim == 4 and x.is_floating_point() and x.device.type != "mps"
-
-    def view(x):
-        return x.permute(0, 3, 1, 2) if fits(x) else permute(x)
-
-    def call(self, inputs, training=None, mask=None):
-        learning = bool(training and self.trainable)
-        usual = self.axis in (-1, 3) and self.center and self.scale and not self.synchronized
-        special = mask is not None or getattr(self, "renorm", False)
-        alone = learning and inputs.numel() == inputs.shape[-1]
-        if not fits(inputs) or not usual or special or alone:
-            return normalise(self, inputs, training=training, mask=mask)
-        weights = (self.moving_mean, self.moving_variance, self.gamma, self.beta)
-        x = functional.batch_norm(
-            inputs.permute(0, 3, 1, 2),
-            *(weight.value for weight in weights),
-            training=learning,
-            momentum=1 - self.momentum,
-            eps=self.epsilon,
-        )
-        return x.permute(0, 2, 3, 1)
-
-    if permute:
-        nn._transpose_spatial_inputs = view
-    keras.layers.BatchNormalization.call = call
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+        if nowhere is not None:
+            os.close(nowhere)
 
 
 with _quiet():
@@ -71,7 +36,5 @@ with _quiet():
 
         tensorflow.config.list_physical_devices()
         tensorflow.get_logger().setLevel("ERROR")
-    elif keras.backend.backend() == "torch":
-        _hasten_torch()
 
 __all__ = ["keras"]

@@ -63,7 +63,7 @@ class Augmenter(keras.layers.Layer):
         From a call: pictures of the shape and dtype given (uint8 [N, H, W, 1]).
     """
 
-    def __init__(self, augmentation, *, seed=0):
+    def __init__(self, augmentation: Augmentation, *, seed: int = 0):
         super().__init__()
         self.augmentation = augmentation
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -71,28 +71,19 @@ class Augmenter(keras.layers.Layer):
     def call(self, images, training=False):
         if not training:
             return images
-        a, (n, height, width) = self.augmentation, ops.shape(images)[:3]
-        u = _uniform(n, self.seed_generator)
+        a = self.augmentation
+        count, height, width, _ = ops.shape(images)
+        u = keras.random.uniform((count, 14), minval=-1.0, maxval=1.0, seed=self.seed_generator)
         x = ops.cast(images, "float32")
         if a.flip or a.shift or a.rotation or a.zoom:
             x = _moved(x, self._affine(u, height, width))
-        unit = [ops.reshape(u[:, i], (-1, 1, 1, 1)) for i in range(5, 13)]
         if a.contrast:
             mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
-            x = (x - mean) * (1 + a.contrast * unit[0]) + mean
+            x = (x - mean) * (1 + a.contrast * _column(u, 5)) + mean
         if a.brightness:
-            x = x + 255 * a.brightness * unit[1]
+            x = x + 255 * a.brightness * _column(u, 6)
         if a.erase:
-            area = 0.02 + 0.23 * (unit[2] + 1) / 2
-            aspect = ops.exp(math.log(3) * unit[3])
-            rows = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1, 1)) / height
-            columns = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, -1, 1)) / width
-            inside = ops.logical_and(
-                ops.abs(rows - (unit[4] + 1) / 2) < ops.sqrt(area * aspect) / 2,
-                ops.abs(columns - (unit[5] + 1) / 2) < ops.sqrt(area / aspect) / 2,
-            )
-            erased = ops.logical_and(inside, (unit[6] + 1) / 2 < a.erase)
-            x = ops.where(erased, 127.5 * (unit[7] + 1), x)
+            x = self._erased(x, u, height, width)
         return ops.cast(ops.clip(ops.round(x), 0, 255), images.dtype)
 
     def _affine(self, u, height, width):
@@ -103,13 +94,37 @@ class Augmenter(keras.layers.Layer):
         angle = math.radians(a.rotation) * turn * u[:, 0]
         scale = ops.exp(math.log(1 + a.zoom) * turn * u[:, 1])
         mirror = ops.where(u[:, 4] < 0, -1.0, 1.0) if a.flip else ops.ones_like(scale)
-        cos, sin = ops.cos(angle) / scale, ops.sin(angle) / scale
-        cx, cy = (width - 1) / 2, (height - 1) / 2
-        dx, dy = a.shift * width * u[:, 2], a.shift * height * u[:, 3]
-        dx, dy = (centre + ops.where(soft, d, ops.round(d)) for centre, d in ((cx, dx), (cy, dy)))
+        cos = ops.cos(angle) / scale
+        sin = ops.sin(angle) / scale
+        dx = a.shift * width * u[:, 2]
+        dy = a.shift * height * u[:, 3]
+        cx = (width - 1) / 2
+        cy = (height - 1) / 2
+        dx = cx + ops.where(soft, dx, ops.round(dx))
+        dy = cy + ops.where(soft, dy, ops.round(dy))
         zero = ops.zeros_like(cos)
         across = [cos * mirror, -sin * mirror, cx - mirror * (cos * dx - sin * dy)]
-        return ops.stack([*across, sin, cos, cy - sin * dx - cos * dy, zero, zero], axis=1)
+        down = [sin, cos, cy - sin * dx - cos * dy]
+        return ops.stack([*across, *down, zero, zero], axis=1)
+
+    def _erased(self, x, u, height, width):
+        """Replaces a rectangle of some of the pictures by one grey."""
+        rows = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1, 1)) / height
+        columns = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, -1, 1)) / width
+        area = 0.02 + 0.23 * (_column(u, 7) + 1) / 2
+        aspect = ops.exp(math.log(3) * _column(u, 8))
+        inside = ops.logical_and(
+            ops.abs(rows - (_column(u, 9) + 1) / 2) < ops.sqrt(area * aspect) / 2,
+            ops.abs(columns - (_column(u, 10) + 1) / 2) < ops.sqrt(area / aspect) / 2,
+        )
+        chosen = (_column(u, 11) + 1) / 2 < self.augmentation.erase
+        grey = 127.5 * (_column(u, 12) + 1)
+        return ops.where(ops.logical_and(inside, chosen), grey, x)
+
+
+def _column(u, number):
+    """Gives one random number for each picture, [N, 1, 1, 1]."""
+    return ops.reshape(u[:, number], (-1, 1, 1, 1))
 
 
 def _moved(images, maps):
@@ -136,23 +151,7 @@ def _moved(images, maps):
     return moved.permute(0, 2, 3, 1)
 
 
-def _uniform(n, seed):
-    """Draws the numbers that change n pictures, float32 [n, 14].
-
-    Under tf.distribute each device draws those of the whole batch and takes its own pictures'.
-    """
-    limits = {"minval": -1.0, "maxval": 1.0, "seed": seed}
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        context = tf.distribute.get_replica_context()
-        if context and context.num_replicas_in_sync > 1:
-            u = keras.random.uniform((n * context.num_replicas_in_sync, 14), **limits)
-            return u[context.replica_id_in_sync_group * n :][:n]
-    return keras.random.uniform((n, 14), **limits)
-
-
-def augment(images, augmentation: Augmentation, *, seed: int = 0) -> np.ndarray:
+def augment(images: np.ndarray, augmentation: Augmentation, *, seed: int = 0) -> np.ndarray:
     """Augments pictures once, as training would, to be looked at.
 
     Args:
@@ -162,30 +161,46 @@ def augment(images, augmentation: Augmentation, *, seed: int = 0) -> np.ndarray:
 
     Returns:
         uint8 pictures of the shape given.
+
+    Example:
+        >>> from ferlib import drawn
+        >>> augment(drawn.draw(14).images, Augmentation(shift=0.2)).shape
+        (14, 48, 48)
     """
-    changed = Augmenter(augmentation, seed=seed)(
-        np.reshape(images, (*np.shape(images)[:3], 1)), training=True
-    )
+    pictures = np.reshape(images, (*np.shape(images)[:3], 1))
+    changed = Augmenter(augmentation, seed=seed)(pictures, training=True)
     return ops.convert_to_numpy(changed).reshape(np.shape(images))
 
 
-def targets(labels, votes=None, *, ferplus_weight: float = 0.0) -> np.ndarray:
+def targets(
+    labels: np.ndarray,
+    votes: np.ndarray | None = None,
+    *,
+    classes: int = len(EMOTIONS),
+    ferplus_weight: float = 0.0,
+) -> np.ndarray:
     """Makes the distributions that a model is trained towards.
 
     Args:
-        labels: int [N], FER2013's labels.
+        labels: int [N], 0 to `classes` - 1.
         votes: float32 [N, 10], FER+'s votes; needed where `ferplus_weight` is above zero.
+        classes: Number of classes; where votes are used, the first seven are FER2013's emotions.
         ferplus_weight: Share of the taggers' distribution over the seven emotions (Barsoum et
             al. 2016, arXiv:1608.01041) in the target; the label keeps the rest. Pictures without
             a vote for one of the seven keep their label alone.
 
     Returns:
-        float32 [N, 7], rows that sum to 1.
+        float32 [N, classes], rows that sum to 1.
 
     Raises:
         ValueError: If votes are asked for and there are none.
+
+    Example:
+        >>> targets(np.array([1, 0]), classes=3)
+        array([[0., 1., 0.],
+               [1., 0., 0.]], dtype=float32)
     """
-    hot = np.eye(len(EMOTIONS), dtype="float32")[np.asarray(labels)]
+    hot = np.eye(classes, dtype="float32")[np.asarray(labels)]
     if not ferplus_weight:
         return hot
     if votes is None:
@@ -200,21 +215,28 @@ def targets(labels, votes=None, *, ferplus_weight: float = 0.0) -> np.ndarray:
     return (1 - weight) * hot + weight * tagged / np.maximum(total, 1)
 
 
-def class_weights(labels) -> dict[int, float]:
+def class_weights(labels: np.ndarray, *, classes: int = len(EMOTIONS)) -> dict[int, float]:
     """Weighs each label against its frequency, as scikit-learn's "balanced" does.
 
     Args:
-        labels: int [N], FER2013's labels.
+        labels: int [N], 0 to `classes` - 1.
+        classes: Number of classes.
 
     Returns:
-        A weight for each of the seven labels; a label that does not occur has weight 1.
+        A weight for each label; a label that does not occur has weight 1.
+
+    Example:
+        >>> class_weights(np.array([0, 0, 0, 1]), classes=3)
+        {0: 0.6666666666666666, 1: 2.0, 2: 1.0}
     """
     from sklearn.utils.class_weight import compute_class_weight
 
     present = np.unique(labels)
     balanced = compute_class_weight("balanced", classes=present, y=np.asarray(labels))
-    weights = dict.fromkeys(range(len(EMOTIONS)), 1.0)
-    return weights | {int(k): float(w) for k, w in zip(present, balanced, strict=True)}
+    weights = dict.fromkeys(range(classes), 1.0)
+    for label, weight in zip(present, balanced, strict=True):
+        weights[int(label)] = float(weight)
+    return weights
 
 
 class Batches(keras.utils.PyDataset):
@@ -224,8 +246,8 @@ class Batches(keras.utils.PyDataset):
     pictures of an epoch that do not fill a batch are left out; each epoch leaves out others.
 
     Args:
-        images: uint8 [N, 48, 48] or features float32 [N, D], also memory-mapped.
-        targets: float32 [N, 7].
+        images: uint8 [N, 48, 48], also memory-mapped.
+        targets: float32 [N, classes].
         batch_size: Pictures in a batch.
         seed: Seed of order and mixup.
         mixup: Alpha of the Beta distribution that pictures are blended with (Zhang et al. 2017,
@@ -234,30 +256,48 @@ class Batches(keras.utils.PyDataset):
             several is fed.
     """
 
-    def __init__(self, images, targets, *, batch_size=128, seed=0, mixup=0.0, part=(0, 1)):
+    def __init__(
+        self,
+        images: np.ndarray,
+        targets: np.ndarray,
+        *,
+        batch_size: int = 128,
+        seed: int = 0,
+        mixup: float = 0.0,
+        part: tuple[int, int] = (0, 1),
+    ):
         super().__init__()
-        self.images, self.targets = images, targets
-        self.batch_size, self.seed, self.mixup = min(batch_size, len(images)), seed, mixup
-        size = self.batch_size // part[1]
-        self.part = slice(part[0] * size, (part[0] + 1) * size)
+        self.images = images
+        self.targets = targets
+        self.batch_size = min(batch_size, len(images))
+        self.seed = seed
+        self.mixup = mixup
+        number, parts = part
+        size = self.batch_size // parts
+        self.part = slice(number * size, (number + 1) * size)
         self.start_epoch(0)
 
-    def start_epoch(self, epoch: int):
+    def start_epoch(self, epoch: int) -> None:
         """Lays out the order of an epoch (0 is the first)."""
         self.epoch = epoch
         self.order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images) // self.batch_size
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        x, y = self.images[rows], self.targets[rows]
-        x = x[..., None] if x.ndim == 3 else x
+        x = self.images[rows][..., None]
+        y = self.targets[rows]
         if self.mixup:
-            rng = np.random.default_rng([self.seed, self.epoch, index])
-            share = rng.beta(self.mixup, self.mixup, len(rows)).astype("float32")[:, None]
-            y = share * y + (1 - share) * np.roll(y, 1, axis=0)
-            share = share[..., None, None]
-            x = np.rint(share * x + (1 - share) * np.roll(x, 1, axis=0)).astype("uint8")
+            x, y = self._blended(x, y, index)
         return x[self.part], y[self.part]
+
+    def _blended(self, x, y, index):
+        """Blends each picture of a batch, and its target, with the one before it."""
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        share = rng.beta(self.mixup, self.mixup, len(y)).astype("float32")[:, None]
+        y = share * y + (1 - share) * np.roll(y, 1, axis=0)
+        share = share[..., None, None]
+        x = np.rint(share * x + (1 - share) * np.roll(x, 1, axis=0)).astype("uint8")
+        return x, y

@@ -1,15 +1,16 @@
 """The architectures.
 
 Each takes uint8 pictures [N, 48, 48, 1], does its own resizing and normalisation, and returns
-softmax probabilities float32 [N, 7] in FER2013's order of labels.
+softmax probabilities float32 [N, classes]; the seven of FER2013, in its order, by default.
 """
 
 import inspect
 import os
-import pathlib
 import re
 import socket
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 from ferlib.backend import keras
 from ferlib.labels import EMOTIONS, SIDE
@@ -17,10 +18,17 @@ from ferlib.labels import EMOTIONS, SIDE
 layers = keras.layers
 
 
-def classic(*, widths=(128, 256, 512, 512), dense=(512, 256), dropout=0.4) -> keras.Model:
+def classic(
+    *,
+    classes: int = len(EMOTIONS),
+    widths: Sequence[int] = (128, 256, 512, 512),
+    dense: Sequence[int] = (512, 256),
+    dropout: float = 0.4,
+) -> keras.Model:
     """Builds the CNN of the tutorials: four blocks of Conv2D, MaxPooling2D and Dropout.
 
     Args:
+        classes: Number of classes.
         widths: Filters of each block.
         dense: Units of the dense layers after Flatten.
         dropout: Share dropped after each block and dense layer.
@@ -38,10 +46,16 @@ def classic(*, widths=(128, 256, 512, 512), dense=(512, 256), dropout=0.4) -> ke
     for units in dense:
         x = layers.Dense(units, activation="relu")(x)
         x = layers.Dropout(dropout)(x)
-    return keras.Model(images, _softmax(x), name="classic")
+    return keras.Model(images, _softmax(x, classes), name="classic")
 
 
-def vgg(*, widths=(32, 64, 128, 256), dropout=0.3, crop=44) -> keras.Model:
+def vgg(
+    *,
+    classes: int = len(EMOTIONS),
+    widths: Sequence[int] = (32, 64, 128, 256),
+    dropout: float = 0.3,
+    crop: int = 44,
+) -> keras.Model:
     """Builds a plain network of pairs of 3x3 convolutions with batch normalisation.
 
     The form of Simonyan and Zisserman 2014 (arXiv:1409.1556), which Pramerdorfer and Kampel 2016
@@ -51,6 +65,7 @@ def vgg(*, widths=(32, 64, 128, 256), dropout=0.3, crop=44) -> keras.Model:
     that a random crop.
 
     Args:
+        classes: Number of classes.
         widths: Filters of each stage of two convolutions; each after the first halves the
             resolution.
         dropout: Share dropped before the classifier.
@@ -61,15 +76,23 @@ def vgg(*, widths=(32, 64, 128, 256), dropout=0.3, crop=44) -> keras.Model:
     """
     images, x = _normalised(crop)
     for stage, width in enumerate(widths):
-        x = layers.MaxPooling2D()(x) if stage else x
+        if stage:
+            x = layers.MaxPooling2D()(x)
         for _ in range(2):
             x = _conv_norm(x, width, activation="relu")
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(images, _softmax(layers.Dropout(dropout)(x)), name="vgg")
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(images, _softmax(x, classes), name="vgg")
 
 
 def residual(
-    *, widths=(32, 64, 128, 256), blocks=1, dropout=0.3, squeeze=True, crop=44
+    *,
+    classes: int = len(EMOTIONS),
+    widths: Sequence[int] = (32, 64, 128, 256),
+    blocks: int = 1,
+    dropout: float = 0.3,
+    squeeze: bool = True,
+    crop: int = 44,
 ) -> keras.Model:
     """Builds a small residual network with squeeze-and-excitation and global pooling.
 
@@ -78,6 +101,7 @@ def residual(
     as much as `vgg` with as many parameters.
 
     Args:
+        classes: Number of classes.
         widths: Filters of the stages; each stage after the first halves the resolution.
         blocks: Residual blocks in each stage.
         dropout: Share dropped before the classifier.
@@ -92,9 +116,11 @@ def residual(
     x = layers.MaxPooling2D()(x)
     for stage, width in enumerate(widths):
         for block in range(blocks):
-            x = _residual(x, width, strides=2 if stage and not block else 1, squeeze=squeeze)
+            halves = stage > 0 and block == 0
+            x = _residual(x, width, strides=2 if halves else 1, squeeze=squeeze)
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(images, _softmax(layers.Dropout(dropout)(x)), name="residual")
+    x = layers.Dropout(dropout)(x)
+    return keras.Model(images, _softmax(x, classes), name="residual")
 
 
 def _normalised(crop):
@@ -103,23 +129,30 @@ def _normalised(crop):
     x = layers.Rescaling(1 / 255)(images)
     if crop < SIDE:
         low = (SIDE - crop) // 2
-        x = layers.Cropping2D(((low, SIDE - crop - low),) * 2)(x)
-    return images, layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
+        margins = (low, SIDE - crop - low)
+        x = layers.Cropping2D((margins, margins))(x)
+    x = layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False)(x)
+    return images, x
 
 
 def _conv_norm(x, width, *, size=3, strides=1, activation=None):
+    """Adds a convolution and batch normalisation."""
     x = layers.Conv2D(width, size, strides=strides, padding="same", use_bias=False)(x)
     x = layers.BatchNormalization(momentum=0.9)(x)
-    return layers.Activation(activation)(x) if activation else x
+    if activation:
+        x = layers.Activation(activation)(x)
+    return x
 
 
 def _residual(x, width, *, strides, squeeze):
+    """Adds a residual block."""
     y = _conv_norm(x, width, strides=strides, activation="relu")
     y = _conv_norm(y, width)
     if squeeze:
         weight = layers.GlobalAveragePooling2D(keepdims=True)(y)
         weight = layers.Dense(max(width // 8, 4), activation="relu")(weight)
-        y = layers.Multiply()([y, layers.Dense(width, activation="sigmoid")(weight)])
+        weight = layers.Dense(width, activation="sigmoid")(weight)
+        y = layers.Multiply()([y, weight])
     if strides > 1:
         x = layers.AveragePooling2D(strides, padding="same")(x)
     if x.shape[-1] != width:
@@ -127,9 +160,9 @@ def _residual(x, width, *, strides, squeeze):
     return layers.Activation("relu")(layers.Add()([x, y]))
 
 
-def _softmax(x):
+def _softmax(x, classes):
     """Ends a model: logits, then softmax, in float32 under any precision policy."""
-    x = layers.Dense(len(EMOTIONS), dtype="float32", name="logits")(x)
+    x = layers.Dense(classes, dtype="float32", name="logits")(x)
     return layers.Activation("softmax", dtype="float32", name="probabilities")(x)
 
 
@@ -160,12 +193,20 @@ picture is the same in RGB and BGR. "none": 0 to 255, the backbone does the rest
 
 
 def transfer(
-    backbone, *, weights="", size=96, preprocessing="", trained="head", dropout=0.5
+    backbone: str,
+    *,
+    classes: int = len(EMOTIONS),
+    weights: str | Path = "",
+    size: int = 96,
+    preprocessing: str = "",
+    trained: str = "head",
+    dropout: float = 0.5,
 ) -> keras.Model:
     """Builds a classifier of grey 48x48 pictures on a network of keras.applications.
 
     Args:
         backbone: One of `BACKBONES`.
+        classes: Number of classes.
         weights: "imagenet" (downloaded once by Keras), a weights file of the backbone without
             its top, or "" for random weights.
         size: Side to which pictures are enlarged, in pixels, at least 32.
@@ -193,41 +234,50 @@ def transfer(
         x = layers.Resizing(size, size)(x)
     x = _backbone(backbone, weights, size)(x)
     x = layers.GlobalAveragePooling2D(name="features")(x)
-    model = keras.Model(images, _softmax(layers.Dropout(dropout)(x)), name=backbone)
+    x = layers.Dropout(dropout)(x)
+    model = keras.Model(images, _softmax(x, classes), name=backbone)
     unfreeze(model, trained)
     return model
 
 
 def _backbone(name, weights, size):
     """Builds a network of keras.applications without its top, and fills in its weights."""
-    if weights not in ("", "imagenet") and not pathlib.Path(weights).is_file():
+    if weights not in ("", "imagenet") and not Path(weights).is_file():
         raise FileNotFoundError(f"There is no weights file {weights} for {name}.")
-    builder, shape = getattr(keras.applications, name), (size, size, 3)
+    builder = getattr(keras.applications, name)
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(15)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`input_shape` is undefined")
-            return builder(include_top=False, weights=str(weights) or None, input_shape=shape)
+            return builder(
+                include_top=False, weights=str(weights) or None, input_shape=(size, size, 3)
+            )
     except Exception as error:
         url = re.search(r"https?://\S+/([^/\s:]+)", str(error))
-        if weights != "imagenet" or not (url or isinstance(error, OSError)):
-            detail = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"{name} cannot be built at {size} pixels with weights={str(weights)!r}: {detail}"
-            ) from error
-        address, file = url.group(0, 1) if url else (error, "that Keras began to download")
-        home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-        raise FileNotFoundError(
-            f"The ImageNet weights of {name} cannot be downloaded ({address}). Put the file "
-            f"{file} into {home / 'models'}, where Keras looks for it; or give weights=FILE for "
-            'a file elsewhere, or weights="" for random weights, which is not transfer learning.'
+        if weights == "imagenet" and (url or isinstance(error, OSError)):
+            raise FileNotFoundError(_no_download(name, error, url)) from error
+        detail = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{name} cannot be built at {size} pixels with weights={str(weights)!r}: {detail}"
         ) from error
     finally:
         socket.setdefaulttimeout(patience)
 
 
-def unfreeze(model: keras.Model, part: str):
+def _no_download(name, error, url):
+    """Says what to do where ImageNet weights cannot be downloaded."""
+    address = url.group(0) if url else error
+    file = url.group(1) if url else "that Keras began to download"
+    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+    return (
+        f"The ImageNet weights of {name} cannot be downloaded ({address}). Put the file {file} "
+        f"into {folder}, where Keras looks for it; or give weights=FILE for a file elsewhere, or "
+        'weights="" for random weights, which is not transfer learning.'
+    )
+
+
+def unfreeze(model: keras.Model, part: str) -> None:
     """Says which part of a transfer model training may change; its classifier always may.
 
     Args:
@@ -242,7 +292,8 @@ def unfreeze(model: keras.Model, part: str):
     """
     backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     names = [layer.name for layer in backbone.layers]
-    first = {"all": names[0], "scratch": names[0], "top": BACKBONES[model.name][1]}.get(part, part)
+    known = {"all": names[0], "scratch": names[0], "top": BACKBONES[model.name][1]}
+    first = known.get(part, part)
     if part != "head" and first not in names:
         raise ValueError(
             f'{part!r} is no part of {model.name}: give "head", "top", "all", "scratch" or the '
@@ -254,20 +305,6 @@ def unfreeze(model: keras.Model, part: str):
         layer.trainable = number >= start and not kept
 
 
-def features_and_head(model: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Cuts a transfer model into what gives its features and what classifies them.
-
-    Returns:
-        Two models that share the layers of the one given: pictures to features float32 [N, D],
-        and features to probabilities.
-    """
-    features = model.get_layer("features")
-    x = entry = keras.Input(features.output.shape[1:])
-    for layer in model.layers[model.layers.index(features) + 1 :]:
-        x = layer(x)
-    return keras.Model(model.input, features.output), keras.Model(entry, x)
-
-
 BUILDERS = {
     "classic": classic,
     "vgg": vgg,
@@ -276,23 +313,29 @@ BUILDERS = {
 }
 
 
-def build(name: str, **options) -> keras.Model:
+def build(name: str, *, classes: int = len(EMOTIONS), **options) -> keras.Model:
     """Builds a model by name, with new weights.
 
     Args:
         name: One of `BUILDERS`.
+        classes: Number of classes.
         **options: What the builder takes.
 
     Returns:
-        The model: uint8 [N, 48, 48, 1] in, float32 [N, 7] out.
+        The model: uint8 [N, 48, 48, 1] in, float32 [N, classes] out.
 
     Raises:
         ValueError: If there is no such model, or it has no such options.
+
+    Example:
+        >>> build("vgg", classes=3, widths=(8, 8)).output_shape
+        (None, 3)
     """
     if name not in BUILDERS:
         raise ValueError(f"There is no model {name!r}; known are {', '.join(BUILDERS)}.")
+    builder = BUILDERS[name]
     try:
-        inspect.signature(BUILDERS[name]).bind(**options)
+        inspect.signature(builder).bind(classes=classes, **options)
     except TypeError as error:
         raise ValueError(f"{name} cannot be built with options {options}: {error}.") from error
-    return BUILDERS[name](**options)
+    return builder(classes=classes, **options)

@@ -1,9 +1,13 @@
-"""Recipes: all that decides how a model is trained, and the recipes that ferlib ships."""
+"""Recipes: all that decides how a model is trained, and those that users train.
+
+Those of shipped models and of their teachers are in `experiments/recipes/`.
+"""
 
 import dataclasses
 import json
 import numbers
-import pathlib
+import os
+from pathlib import Path
 
 from ferlib import files, models
 from ferlib.batches import Augmentation
@@ -86,14 +90,13 @@ class Recipe:
             if not fits:
                 raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}; it must be {what}.")
 
-    @property
-    def head_only(self) -> bool:
-        """Whether features can be computed once: a frozen backbone, unchanged pictures."""
-        frozen = self.model == "transfer" and self.options.get("trained", "head") == "head"
-        return frozen and not (self.augmentation or self.mixup or self.teachers)
-
     def replace(self, **changes) -> "Recipe":
-        """Gives this recipe with some fields changed."""
+        """Gives this recipe with some fields changed.
+
+        Example:
+            >>> RECIPES["compact"].replace(epochs=2).epochs
+            2
+        """
         return dataclasses.replace(self, **changes)
 
     def changed(self, texts: dict[str, str]) -> "Recipe":
@@ -112,60 +115,93 @@ class Recipe:
             raise ValueError(
                 f"No recipe has {', '.join(sorted(unknown))}; fields are {', '.join(fields)}."
             )
+        recipe = self
         for name, text in texts.items():
+            old = fields[name]
             try:
-                value = text if isinstance(fields[name], str) else json.loads(text)
-                part = isinstance(fields[name], dict) and isinstance(value, dict)
-                self = self.replace(**{name: fields[name] | value if part else value})
+                value = text if isinstance(old, str) else json.loads(text)
+                if isinstance(old, dict) and isinstance(value, dict):
+                    value = old | value
+                recipe = recipe.replace(**{name: value})
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{name}={text} does not fit a recipe: {error}.") from error
-        return self
+        return recipe
 
-    def to_json(self, path):
-        """Writes the recipe to a file."""
-        files.write_json(path, dataclasses.asdict(self))
+    def to_json(self, path: str | Path) -> None:
+        """Writes the recipe to a file; models that it builds on are named from its folder."""
+        folder = Path(path).parent
+        fields = dataclasses.asdict(self)
+        fields["init"] = _from(folder, self.init)
+        fields["teachers"] = [_from(folder, teacher) for teacher in self.teachers]
+        files.write_json(path, fields)
 
     @classmethod
-    def from_json(cls, path) -> "Recipe":
+    def from_json(cls, path: str | Path) -> "Recipe":
         """Reads a recipe from a file.
+
+        Args:
+            path: The file. `init` and `teachers` in it are files relative to its folder, or names
+                of shipped models, which have no ending.
 
         Raises:
             ValueError: If the file is no recipe; names the file and the field.
         """
+        folder = Path(path).parent
         try:
-            fields = json.loads(pathlib.Path(path).read_text())
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
             unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
             if unknown:
                 raise ValueError(f"no recipe has {', '.join(sorted(unknown))}")
-            return cls(**fields)
+            recipe = cls(**fields)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is not a recipe: {error}") from error
+        teachers = tuple(_in(folder, teacher) for teacher in recipe.teachers)
+        return recipe.replace(init=_in(folder, recipe.init), teachers=teachers)
+
+
+def _in(folder, model):
+    """Gives a model's file in a folder; a shipped name, which has no ending, as it is."""
+    return os.path.normpath(folder / model) if Path(model).suffix else model
+
+
+def _from(folder, model):
+    """Gives a model's file as it is named from a folder; a shipped name as it is."""
+    if not Path(model).suffix:
+        return model
+    try:
+        return Path(os.path.relpath(model, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return str(Path(model).resolve())
 
 
 def _whole(number):
     return isinstance(number, numbers.Integral) and number >= 1
 
 
+_CLASSIC = Recipe(
+    model="classic",
+    epochs=50,
+    optimizer="adam",
+    learning_rate=5e-4,
+    schedule="constant",
+    weight_decay=0.0,
+    label_smoothing=0.0,
+    augmentation=None,
+)
+_COMPACT = Recipe(
+    options={"dropout": 0.4},
+    epochs=110,
+    learning_rate=3e-3,
+    weight_decay=0.05,
+    augmentation=Augmentation(shift=0.1, rotation=15, zoom=0.2, contrast=0.0, erase=0.4),
+    mixup=0.2,
+    ema=0.998,
+)
 RECIPES = {
-    "classic": Recipe(
-        model="classic",
-        epochs=50,
-        optimizer="adam",
-        learning_rate=5e-4,
-        schedule="constant",
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        augmentation=None,
-    ),
-    "compact": Recipe(
-        options={"dropout": 0.4},
-        epochs=110,
-        learning_rate=3e-3,
-        weight_decay=0.05,
-        augmentation=Augmentation(shift=0.1, rotation=15, zoom=0.2, contrast=0.0, erase=0.4),
-        mixup=0.2,
-        ema=0.998,
-    ),
+    "classic": _CLASSIC,
+    "classic_quick": _CLASSIC.replace(options={"widths": [32, 64, 128, 128]}, epochs=10),
+    "compact": _COMPACT,
+    "residual": _COMPACT.replace(model="residual", epochs=80),
     "tiny": Recipe(
         options={"widths": [16, 32, 64, 128], "dropout": 0.1},
         epochs=64,
@@ -177,12 +213,11 @@ RECIPES = {
         teachers=("compact",),
         teacher_weight=0.8,
     ),
-    "compact_quick": Recipe(
+    "quick": Recipe(
         model="residual",
         options={"dropout": 0.2},
         epochs=8,
         batch_size=64,
-        weight_decay=0.02,
         label_smoothing=0.0,
         augmentation=Augmentation(shift=0.04, rotation=0, zoom=0, contrast=0.0, sharp=1.0),
     ),
@@ -201,82 +236,26 @@ RECIPES = {
         learning_rate=5e-4,
     ),
 }
-"""The recipes that ferlib ships: notebook 03, `ferlib train` and the README's results use these.
-What a recipe builds on is a shipped model, that of the day, or a training of another recipe, in
-`runs/` of the working folder; the card of the result says which it was.
-"""
-
-RECIPES["residual"] = RECIPES["compact"].replace(model="residual", epochs=80)
-
-_WIDE = RECIPES["compact"].replace(
-    options={"widths": [64, 128, 256, 512], "dropout": 0.4}, learning_rate=2.5e-3, weight_decay=0.06
-)
-RECIPES["member_1"] = _WIDE.replace(seed=1)
-RECIPES["member_2"] = _WIDE.replace(
-    options={"widths": [64, 128, 256, 512], "dropout": 0.5, "crop": 48},
-    augmentation=dataclasses.replace(_WIDE.augmentation, erase=0.2),
-    mixup=0.4,
-    seed=2,
-)
-RECIPES["member_3"] = _WIDE.replace(
-    options={"widths": [64, 96, 192, 384, 512], "dropout": 0.4, "crop": 48}, seed=3
-)
-RECIPES["member_4"] = _WIDE.replace(
-    options={"widths": [96, 160, 256, 512], "dropout": 0.4, "crop": 40},
-    augmentation=dataclasses.replace(_WIDE.augmentation, shift=0.12),
-    seed=4,
-)
-RECIPES["member_5"] = _WIDE.replace(
-    model="residual",
-    options={"widths": [64, 128, 256, 512], "dropout": 0.4, "crop": 48},
-    learning_rate=2e-3,
-    seed=5,
-)
-_MEMBERS = tuple(f"runs/member_{number}/model.keras" for number in range(1, 6))
-
-RECIPES["accurate"] = _WIDE.replace(
-    init=_MEMBERS[0],
-    options={"widths": [64, 128, 256, 512], "dropout": 0.3},
-    epochs=130,
-    learning_rate=2e-3,
-    label_smoothing=0.0,
-    teachers=_MEMBERS,
-    teacher_weight=0.8,
-    seed=6,
-)
-RECIPES["compact_distilled"] = RECIPES["compact"].replace(
-    init="compact",
-    options={"dropout": 0.2},
-    epochs=75,
-    learning_rate=2e-3,
-    label_smoothing=0.0,
-    teachers=_MEMBERS,
-    teacher_weight=0.8,
-    seed=7,
-)
-RECIPES["tiny_distilled"] = RECIPES["tiny"].replace(
-    init="tiny", epochs=50, learning_rate=3e-3, teachers=("ensemble",)
-)
-RECIPES["compact_ferplus"] = RECIPES["compact"].replace(
-    init="compact",
-    epochs=12,
-    learning_rate=1.5e-3,
-    label_smoothing=0.0,
-    mixup=0.0,
-    ferplus_weight=1.0,
-)
+"""The recipes that users train, by name, and those of notebooks 03 to 05."""
 
 
-def find(name_or_path) -> Recipe:
-    """Finds a recipe: a shipped one by name, or a JSON file.
+def find(name_or_path: str | Path) -> Recipe:
+    """Finds a recipe: one of `RECIPES` by name, or a JSON file.
+
+    Args:
+        name_or_path: The name or the file.
 
     Raises:
         FileNotFoundError: If it is neither.
         ValueError: If the file is no recipe.
+
+    Example:
+        >>> find("tiny").teachers
+        ('compact',)
     """
     if str(name_or_path) in RECIPES:
         return RECIPES[str(name_or_path)]
-    if not pathlib.Path(name_or_path).is_file():
+    if not Path(name_or_path).is_file():
         raise FileNotFoundError(
             f"No recipe {str(name_or_path)!r}: give a JSON file or one of {', '.join(RECIPES)}."
         )

@@ -1,4 +1,4 @@
-"""Training: a recipe in, a run directory out, and a killed run goes on where it stopped.
+"""Training: a recipe in, a run directory out, and a killed run continues where it stopped.
 
 Everything random in an epoch (order, augmentation, mixup, dropout) follows from the recipe's seed
 and the epoch's number, and every epoch ends with a checkpoint that appears whole or not at all.
@@ -12,169 +12,414 @@ import datetime
 import hashlib
 import json
 import os
-import pathlib
 import platform
 import shutil
 import sys
 import time
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
-from ferlib import batches, cleaning, files, models, zoo
+from ferlib import batches, cleaning, files, models, torch_layout, zoo
 from ferlib.backend import keras
-from ferlib.devices import Spread, accelerators
+from ferlib.faces import FERData
 from ferlib.labels import EMOTIONS
+from ferlib.recipes import Recipe
 
 ops = keras.ops
 
 
 def train(
-    recipe,
-    data,
-    out,
+    recipe: Recipe,
+    data: FERData,
+    out: str | Path,
     *,
-    devices="one",
-    overwrite=False,
-    on_epoch=None,
-    tensorboard=None,
-    verbose=True,
+    devices: str = "one",
+    overwrite: bool = False,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    verbose: bool = True,
 ) -> keras.Model:
-    """Trains a model, or goes on with a training that was stopped.
+    """Trains a model, or continues a training that was stopped.
 
     Writes into `out`: `model.keras`, `history.csv` (a row an epoch), `recipe.json`,
     `metrics.json`, and `state/` with the last epoch's checkpoint. Where `out` already holds the
     finished training of this recipe on this data, the model is only loaded.
 
-    Where only the classifier of a transfer model is trained, on pictures that are not changed,
-    its features are computed once, kept in `out/features`, and trained on instead.
-
     Args:
         recipe: A `Recipe`.
         data: A `FERData` with the splits train and val. Nothing else is looked at.
         out: The folder of the run.
-        devices: "one", or "all": each batch is shared among all GPUs (without any, CPU devices) of
-            this process, and on JAX of all the processes that `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
+        devices: "one", or on JAX "all": each batch is shared among all devices of this process, or
+            of all the processes that `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
             `KERAS_DISTRIBUTION_NUM_PROCESSES` and `KERAS_DISTRIBUTION_PROCESS_ID` speak of (see
             `keras.distribution.initialize`). They share `out`, and process 0 writes there.
         overwrite: Whether a training of another recipe or other data in `out` is replaced.
-        on_epoch: Called after every epoch with the history so far, a DataFrame.
-        tensorboard: A folder for TensorBoard's logs; None writes none.
-        verbose: Whether a line is printed for each epoch.
+        callbacks: Keras's callbacks, such as `keras.callbacks.TensorBoard(folder)`. They are
+            called after the epoch's checkpoint is written; what they remember is not in it.
+        verbose: Whether progress is shown.
 
     Returns:
         The trained model, with the last epoch's weights (their moving average under `ema`).
 
     Raises:
         FileExistsError: If `out` holds another training and `overwrite` is not set.
+        FileNotFoundError: If a model that the recipe builds on is not there.
         ValueError: If the data has no pictures to train on or none to validate on, or the recipe
-            cannot be shared among the devices.
+            does not fit the data's classes or cannot be shared among the devices.
         FloatingPointError: If the loss is no longer a number.
         RuntimeError: If another process trains in `out`, or if one of this training has ended
             (CPU: at once; GPU: within two minutes, when JAX itself ends this process with a
             message).
+
+    Example:
+        >>> import tempfile
+        >>> from ferlib import drawn, recipes
+        >>> recipe = recipes.find("quick").replace(options={"widths": [8]}, epochs=1)
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     train(recipe, drawn.draw(70), out, verbose=False).output_shape
+        (None, 7)
     """
-    out = pathlib.Path(out)
+    out = Path(out)
     spread = Spread.over(devices)
     with _claim(out, recipe, data, overwrite, spread):
         if (out / "model.keras").exists():
             return zoo.load(out / "model.keras")
-        return _train(recipe, data, out, spread, on_epoch, tensorboard, verbose)
+        with torch_layout.channels_last(), spread.scope(), spread.advice():
+            model, history = _fit(recipe, data, out, spread, callbacks, verbose)
+        return _finish(model, recipe, data, out, history, spread)
 
 
-def _train(recipe, data, out, spread, on_epoch, tensorboard, verbose):
-    """Trains in a folder that has been claimed."""
-    pictures, held_out = data.of("train"), data.of("val")
-    if not len(pictures) or not len(held_out):
-        raise ValueError(f"{data.origin} has no pictures in train or none in val.")
+def _fit(recipe, data, out, spread, callbacks, verbose):
+    """Trains in a folder that has been claimed; gives the model and the rows of its history."""
+    held_out = data.of("val")
+    feed = _feed(recipe, data, spread)
+    if not len(held_out):
+        raise ValueError(f"{data.origin} has no pictures in val.")
+    model, learner = _learner(recipe, data, len(feed), spread)
+    checkpoint = _Checkpoint(out, model, spread)
+    done = checkpoint.restore(learner)
+    ours = [_Seeds(feed, recipe.seed), checkpoint]
+    if recipe.ema:
+        ours.insert(0, keras.callbacks.SwapEMAWeights())
+    if verbose and not spread.process:
+        if done:
+            print(f"continues after epoch {done} of {recipe.epochs} in {out}", flush=True)
+        ours.append(Progress(len(feed.images)))
+    classes = len(data.classes)
+    weights = None
+    if recipe.class_weights:
+        weights = batches.class_weights(data.of("train").labels, classes=classes)
+    wanted = batches.targets(held_out.labels, classes=classes)
+    learner.fit(
+        feed,
+        epochs=recipe.epochs,
+        initial_epoch=done,
+        shuffle=False,
+        validation_data=spread.share(np.asarray(held_out.images)[..., None], wanted),
+        validation_batch_size=spread.share_of(256),
+        class_weight=weights,
+        callbacks=[*ours, *callbacks],
+        verbose=0,
+    )
+    model.optimizer = None
+    return model, checkpoint.history
 
-    spread.check(recipe, min(recipe.batch_size, len(pictures)))
-    _make_deterministic()
-    verbose = verbose and not spread.process
-    wanted = batches.targets(pictures.labels, pictures.votes, ferplus_weight=recipe.ferplus_weight)
-    keras.utils.set_random_seed(recipe.seed)
-    with spread.scope, spread.telling_of_losses():
-        model = learned = _build(recipe)
-        inputs = pictures.images, np.asarray(held_out.images)[..., None]
-        if recipe.head_only:
-            body, learned = models.features_and_head(model)
-            inputs = [_features(body, x, recipe, out, verbose) for x in inputs]
-        feed = batches.Batches(
-            inputs[0],
-            wanted,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            mixup=recipe.mixup,
-            part=(spread.process, spread.processes),
-        )
-        learner = _compile(learned, recipe, len(feed), spread)
-        state = _State(out, feed, recipe, spread, on_epoch=on_epoch, verbose=verbose)
-        callbacks = [keras.callbacks.SwapEMAWeights()] if recipe.ema else []
-        if tensorboard and not spread.process:
-            callbacks.append(keras.callbacks.TensorBoard(pathlib.Path(tensorboard) / out.name))
-        learner.fit(
-            feed,
-            epochs=recipe.epochs,
-            initial_epoch=spread.agree(state.restore(learner), out),
-            shuffle=False,
-            validation_data=spread.share(inputs[1], batches.targets(held_out.labels)),
-            validation_batch_size=spread.share_of(256),
-            class_weight=batches.class_weights(pictures.labels) if recipe.class_weights else None,
-            callbacks=[*callbacks, state],
-            verbose=0,
-        )
-    return _finish(model, recipe, data, out, state.history, spread)
+
+def seconds_per_epoch(recipe: Recipe, data: FERData) -> float:
+    """Estimates how long an epoch will take here, without validation, from a few batches.
+
+    Args:
+        recipe: The recipe.
+        data: Its data.
+
+    Returns:
+        Seconds; what comes once, such as tracing the network, is left out.
+    """
+    spread = Spread()
+    feed = _feed(recipe, data, spread)
+    _, learner = _learner(recipe, data, len(feed), spread)
+    with torch_layout.channels_last():
+        learner.train_on_batch(*feed[0])
+        started = time.perf_counter()
+        for number in range(3):
+            learner.train_on_batch(*feed[number % len(feed)])
+    return (time.perf_counter() - started) / 3 * len(feed)
+
+
+# ---- several devices ---------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """What a training is spread over.
+
+    Args:
+        devices: How many there are, in all processes.
+        process: Number of this process.
+        processes: How many there are.
+    """
+
+    devices: int = 1
+    process: int = 0
+    processes: int = 1
+
+    @classmethod
+    def over(cls, devices):
+        """Finds the devices, and first waits for the other processes, where there are any."""
+        if devices == "one":
+            return cls()
+        if devices != "all":
+            raise ValueError(f'devices is {devices!r}; it must be "one" or "all".')
+        if keras.backend.backend() != "jax":
+            raise ValueError(
+                "Several devices share a training on JAX alone: set KERAS_BACKEND=jax, or "
+                'devices to "one".'
+            )
+        import jax
+
+        several = "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ
+        if several and not jax.distributed.is_initialized():
+            keras.distribution.initialize()
+        return cls(jax.device_count(), jax.process_index(), jax.process_count())
+
+    def scope(self):
+        """Gives the context in which models are built, so that all devices have a copy."""
+        if self.devices == 1:
+            return contextlib.nullcontext()
+        return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
+
+    def check(self, batch_size):
+        """Refuses batches that cannot be shared evenly."""
+        if batch_size % self.devices:
+            raise ValueError(
+                f"A batch of {batch_size} pictures cannot be shared evenly among {self.devices} "
+                "devices: change batch_size."
+            )
+
+    def share_of(self, size):
+        """Gives this process's part of a batch of about so many pictures."""
+        return max(size // self.devices, 1) * self.devices // self.processes
+
+    def share(self, *arrays):
+        """Gives this process's rows, as many on each device; rows that fill up weigh nothing."""
+        if self.devices == 1:
+            return arrays
+        count = len(arrays[0])
+        rows = np.arange(-(-count // self.devices) * self.devices)
+        weights = np.where(rows < count, len(rows) / count, 0).astype("float32")
+        mine = slice(self.process, None, self.processes)
+        return *(x[rows[mine] % count] for x in arrays), weights[mine]
+
+    def agree(self, done, out):
+        """Waits for all processes, and refuses to continue where they see other checkpoints."""
+        if self.processes > 1:
+            from jax.experimental import multihost_utils
+
+            if np.ptp(multihost_utils.process_allgather(np.array(done))):
+                raise ValueError(f"{out} must be one folder that all processes share.")
+
+    @contextlib.contextmanager
+    def advice(self):
+        """Says what to do where this process fails because another has ended."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:  # JAX raises either where a connection breaks
+            if self.processes == 1:
+                raise
+            raise RuntimeError(
+                f"Process {self.process} of {self.processes} cannot continue "
+                f"({str(error).splitlines()[0]}). If another process has ended, start all of them "
+                "again: they continue after the last epoch."
+            ) from error
+
+
+def _accelerators():
+    """Names the GPUs that this process sees, such as "NVIDIA H200"; none where there are none."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        details = tf.config.experimental.get_device_details
+        gpus = tf.config.get_visible_devices("GPU")
+        return [details(gpu).get("device_name", gpu.name) for gpu in gpus]
+    if backend == "jax":
+        import jax
+
+        return [device.device_kind for device in jax.local_devices() if device.platform != "cpu"]
+    import torch
+
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+# ---- the folder --------------------------------------------------------------------------
+
+
+def _built_on(recipe):
+    """Names the trained models that a recipe builds on, by what they are to it."""
+    names = {"init": recipe.init} if recipe.init else {}
+    for number, teacher in enumerate(recipe.teachers, 1):
+        names[f"teacher {number}"] = teacher
+    return names
 
 
 def _identity(recipe, data):
-    """Gives all that decides what a training makes, as JSON reads it back."""
-    contents = {}
-    for name in _borrowed(recipe):
-        try:
-            contents[name] = zoo.find(name).read_bytes()
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"This recipe builds on another training. {error}") from error
-    if pathlib.Path(weights := str(recipe.options.get("weights"))).is_file():
-        contents[weights] = pathlib.Path(weights).read_bytes()
+    """Gives all that decides what a training makes; None for the content of a missing file."""
+    identity = dataclasses.asdict(recipe.replace(init="", teachers=()))
+    identity |= {"data": data.fingerprint, "classes": data.classes}
+    contents = dict.fromkeys(_built_on(recipe))
+    for role, name in _built_on(recipe).items():
+        with contextlib.suppress(FileNotFoundError):
+            contents[role] = zoo.find(name).read_bytes()
+    weights = Path(recipe.options.get("weights", ""))
+    if weights.suffix:
+        contents["weights"] = weights.read_bytes() if weights.is_file() else None
     if recipe.ferplus_weight and data.votes is not None:
         contents["the votes"] = data.votes.tobytes()
-    identity = {"recipe": dataclasses.asdict(recipe), "data": data.fingerprint}
-    for name, content in contents.items():
-        identity[f"content of {name}"] = hashlib.sha256(content).hexdigest()[:16]
+    for role, content in contents.items():
+        digest = content and hashlib.sha256(content).hexdigest()[:16]
+        identity[f"content of {role}"] = digest
     return json.loads(json.dumps(identity))
 
 
 def _claim(out, recipe, data, overwrite, spread):
     """Makes `out` the folder of this recipe on this data, and locks it unless it is finished."""
-    identity = _identity(recipe, data)
     path = out / "state" / "identity.json"
-    there = json.loads(path.read_text()) if path.exists() else None
+    new = _identity(recipe, data)
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = [name for name, value in new.items() if value is not None]
+    changed = [f"{k} {old.get(k)!r} -> {new[k]!r}" for k in known if old.get(k) != new[k]]
     finished = (out / "model.keras").exists()
-    if finished and there == identity:
+    if finished and not changed:
         return contextlib.nullcontext()
-    if there and there != identity and not overwrite:
-        old, new = (x | x["recipe"] | {"recipe": ""} for x in (there, identity))
-        changed = [f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in new if old.get(k) != new[k]]
+    for name in _built_on(recipe).values():
+        zoo.find(name)
+    if old and changed and not overwrite:
         raise FileExistsError(
             f"{out} holds another training ({'; '.join(changed)}). "
             "Give another folder, or remove this one."
         )
-    if finished and not there and not overwrite:
+    if finished and not old and not overwrite:
         raise FileExistsError(f"{out} holds a model that this training did not make.")
     held = contextlib.nullcontext() if spread.process else files.hold(out, wait=5)
-    if there == identity:
-        return held
-    if there:
-        shutil.rmtree(out / "state")
-    (out / "model.keras").unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    recipe.to_json(out / "recipe.json")
-    files.write(path, json.dumps(identity))
+    if changed:
+        shutil.rmtree(out / "state", ignore_errors=True)
+        (out / "model.keras").unlink(missing_ok=True)
+        recipe.to_json(out / "recipe.json")
+        files.write(path, json.dumps(new))
     return held
 
 
-def _borrowed(recipe):
-    """Names the trained models that a recipe builds on."""
-    return [recipe.init] * bool(recipe.init) + list(recipe.teachers)
+def _finish(model, recipe, data, out, history, spread):
+    """Writes metrics and the model with its card, and drops the checkpoint."""
+    if recipe.precision != "float32" or spread.devices > 1:
+        trained = model
+        model = models.build(recipe.model, classes=len(data.classes), **recipe.options)
+        model.set_weights(trained.get_weights())
+    if spread.process:
+        spread.agree(len(history), out)  # waits until process 0 has written
+        return model
+    metrics = {
+        "val_accuracy": history[-1]["val_accuracy"],
+        "val_loss": history[-1]["val_loss"],
+        "epochs": len(history),
+        "seconds": sum(row["seconds"] for row in history),
+        "parameters": model.count_params(),
+    }
+    card = _card(recipe, data, metrics, spread)
+    seen = cleaning.picture_hashes(data.of("train").images)
+    for name in _built_on(recipe).values():
+        card.setdefault("built on", {})[name] = zoo.read_card(name)
+        before = zoo.read_seen(name)
+        if before is not None:
+            seen = np.union1d(seen, before)
+    files.write_json(out / "metrics.json", metrics)
+    zoo.save(model, out / "model.keras", card=card, seen=seen)
+    for checkpoint in (out / "state").glob("*.weights.h5"):
+        checkpoint.unlink(missing_ok=True)
+    spread.agree(len(history), out)
+    return model
+
+
+def _card(recipe, data, metrics, spread):
+    """Gives what is known of a training, as JSON holds it."""
+    backend = keras.backend.backend()
+    hardware = [platform.machine(), f"{os.cpu_count()} CPU cores"]
+    hardware += _accelerators()[: spread.devices]
+    return {
+        "recipe": dataclasses.asdict(recipe),
+        "classes": list(data.classes),
+        "data": {
+            "title": data.title,
+            "fingerprint": data.fingerprint,
+            "pictures": {split: len(data.of(split)) for split in data.splits},
+        },
+        "training": metrics,
+        "backend": backend,
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            backend: sys.modules[backend].__version__,
+        },
+        "hardware": ", ".join(hardware),
+        "devices": spread.devices,
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+# ---- what learns -------------------------------------------------------------------------
+
+
+def _feed(recipe, data, spread):
+    """Gives the batches of a training."""
+    pictures = data.of("train")
+    if not len(pictures):
+        raise ValueError(f"{data.origin} has no pictures in train.")
+    if recipe.ferplus_weight and data.classes[: len(EMOTIONS)] != EMOTIONS:
+        raise ValueError("ferplus_weight: FER+'s votes speak of FER2013's classes alone.")
+    for name in _built_on(recipe).values():
+        card = zoo.read_card(name)
+        if card and tuple(card.get("classes", EMOTIONS)) != data.classes:
+            raise ValueError(f"{name} knows other classes than {', '.join(data.classes)}.")
+    spread.check(min(recipe.batch_size, len(pictures)))
+    wanted = batches.targets(
+        pictures.labels,
+        pictures.votes,
+        classes=len(data.classes),
+        ferplus_weight=recipe.ferplus_weight,
+    )
+    return batches.Batches(
+        pictures.images,
+        wanted,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        mixup=recipe.mixup,
+        part=(spread.process, spread.processes),
+    )
+
+
+def _learner(recipe, data, steps, spread):
+    """Builds the model, and around it what is trained: augmentation, teachers, loss."""
+    _make_deterministic()
+    keras.utils.set_random_seed(recipe.seed)
+    model = _build(recipe, len(data.classes))
+    images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
+    changed = images
+    if recipe.augmentation:
+        changed = batches.Augmenter(recipe.augmentation)(images)
+    answers = model(changed)
+    if recipe.teachers:
+        answers = _Taught(recipe.teachers, recipe.precision)(answers, changed)
+    learner = keras.Model(images, answers)
+    # Rows that fill up a batch of val for several devices weigh nothing.
+    metrics = "metrics" if spread.devices == 1 else "weighted_metrics"
+    learner.compile(
+        optimizer=_optimizer(recipe, steps),
+        loss=_loss(recipe, len(data.classes)),
+        **{metrics: [accuracy]},
+    )
+    model.optimizer = learner.optimizer  # a checkpoint is of these two, without teachers
+    return model, learner
 
 
 def _make_deterministic():
@@ -186,12 +431,12 @@ def _make_deterministic():
             tf.config.experimental.enable_op_determinism()
 
 
-def _build(recipe):
+def _build(recipe, classes):
     """Builds the model with its first weights."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
     try:
-        model = models.build(recipe.model, **recipe.options)
+        model = models.build(recipe.model, classes=classes, **recipe.options)
     finally:
         keras.config.set_dtype_policy(policy)
     if recipe.init:
@@ -200,63 +445,6 @@ def _build(recipe):
             raise ValueError(f"The weights of {recipe.init} are not those of {recipe.model}.")
         model.set_weights(first)
     return model
-
-
-def _features(body, images, recipe, out, verbose):
-    """Computes what a frozen backbone makes of pictures; float32 [N, D], memory-mapped."""
-    from tqdm import tqdm
-
-    kind = recipe.options | {"dropout": 0, "precision": recipe.precision}
-    key = hashlib.sha256(json.dumps(kind, sort_keys=True).encode())
-    for part in (cleaning.picture_hashes(images), *body.get_weights()):
-        key.update(part.tobytes())
-    path = out / "features" / f"{key.hexdigest()[:16]}.npy"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name("unfinished.npy")
-        starts = tqdm(range(0, len(images), 512), "batches of features", disable=not verbose)
-        parts = (images[start : start + 512].reshape(-1, *body.input_shape[1:]) for start in starts)
-        made = [body.predict(part, batch_size=64, verbose=0) for part in parts]
-        np.save(unfinished, np.concatenate(made))
-        os.replace(unfinished, path)
-    return np.load(path, mmap_mode="r")
-
-
-def _compile(model, recipe, steps, spread):
-    """Puts augmentation before a model, and gives it optimizer and loss."""
-    images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
-    changed = batches.Augmenter(recipe.augmentation)(images) if recipe.augmentation else images
-    answers = model(changed)
-    if recipe.teachers:
-        answers = _Taught(recipe.teachers, recipe.precision)(answers, changed)
-    learner = keras.Model(images, answers)
-
-    rate = recipe.learning_rate
-    if recipe.schedule == "cosine":
-        warmup, total = int(recipe.warmup_epochs * steps), recipe.epochs * steps
-        rate = keras.optimizers.schedules.CosineDecay(
-            rate / 100 if warmup else rate,
-            max(total - warmup, 1),
-            warmup_target=rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    common = {"learning_rate": rate, "weight_decay": recipe.weight_decay or None}
-    if recipe.ema:
-        common |= {"use_ema": True, "ema_momentum": recipe.ema}
-    if recipe.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **common)
-    else:  # Keras's Adam decays weights as AdamW does
-        optimizer = keras.optimizers.Adam(**common)
-    if recipe.weight_decay:
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    kind = "metrics"
-    if spread.devices > 1:
-        kind = "weighted_metrics"  # leaves out the rows that fill up
-        for layer in learner._flatten_layers():
-            if hasattr(layer, "synchronized") and keras.backend.backend() == "tensorflow":
-                layer.synchronized = True  # statistics of the whole batch, as JAX has them
-    learner.compile(optimizer=optimizer, loss=_loss(recipe), **{kind: [accuracy]})
-    return learner
 
 
 class _Taught(keras.layers.Layer):
@@ -269,7 +457,7 @@ class _Taught(keras.layers.Layer):
         precision: Dtype policy in which they answer.
 
     Returns:
-        From a call: float32 [N, 14] in training, else the model's answers alone [N, 7].
+        From a call: float32 [N, 2 * classes] in training, else the model's answers alone.
     """
 
     def __init__(self, teachers, precision):
@@ -290,144 +478,221 @@ class _Taught(keras.layers.Layer):
         return ops.concatenate([answers, ops.stop_gradient(sum(taught) / len(taught))], axis=-1)
 
 
-def _loss(recipe):
-    """Gives the loss of answers [N, 7], or of answers with their teachers' beside them [N, 14]."""
+def _loss(recipe, classes):
+    """Gives the loss of answers [N, classes], or of answers with their teachers' beside them."""
+    entropy = keras.losses.categorical_crossentropy
 
-    def entropy(wanted, answers):
-        loss, smoothing = keras.losses.categorical_crossentropy, recipe.label_smoothing
-        if answers.shape[-1] == len(EMOTIONS):
-            return loss(wanted, answers, label_smoothing=smoothing)
-        own, taught = answers[:, : len(EMOTIONS)], answers[:, len(EMOTIONS) :]
-        labelled = loss(wanted, own, label_smoothing=smoothing)
-        return (1 - recipe.teacher_weight) * labelled + recipe.teacher_weight * loss(taught, own)
+    def loss(wanted, answers):
+        smoothing = recipe.label_smoothing
+        if answers.shape[-1] == classes:  # of these, Keras finds the logits
+            return entropy(wanted, answers, label_smoothing=smoothing)
+        own = answers[:, :classes]
+        labelled = entropy(wanted, own, label_smoothing=smoothing)
+        taught = entropy(answers[:, classes:], own)
+        return (1 - recipe.teacher_weight) * labelled + recipe.teacher_weight * taught
 
-    return entropy
+    return loss
 
 
 def accuracy(wanted, answers):
     """Says which answers are right; Keras names the metric after this function."""
-    return keras.metrics.categorical_accuracy(wanted, answers[:, : len(EMOTIONS)])
+    return keras.metrics.categorical_accuracy(wanted, answers[:, : wanted.shape[-1]])
 
 
-class _State(keras.callbacks.Callback):
-    """Seeds every epoch, and after it writes history and checkpoint."""
+def _optimizer(recipe, steps):
+    """Gives the optimizer of a recipe, for epochs of so many batches."""
+    options = {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay or None}
+    if recipe.schedule == "cosine":
+        options["learning_rate"] = _cosine(recipe, steps)
+    if recipe.ema:
+        options |= {"use_ema": True, "ema_momentum": recipe.ema}
+    if recipe.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=0.9, nesterov=True, **options)
+    else:  # Keras's Adam decays weights as AdamW does
+        optimizer = keras.optimizers.Adam(**options)
+    if recipe.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
-    async_safe = True  # else Keras waits for a GPU after every batch, only to move the bar
 
-    def __init__(self, out, feed, recipe, spread, *, on_epoch, verbose):
+def _cosine(recipe, steps):
+    """Gives a learning rate that rises linearly, then falls to zero as a cosine does."""
+    warmup = int(recipe.warmup_epochs * steps)
+    falling = max(recipe.epochs * steps - warmup, 1)
+    schedule = keras.optimizers.schedules.CosineDecay
+    if not warmup:
+        return schedule(recipe.learning_rate, falling)
+    return schedule(
+        recipe.learning_rate / 100,
+        falling,
+        warmup_target=recipe.learning_rate,
+        warmup_steps=warmup,
+    )
+
+
+# ---- callbacks ---------------------------------------------------------------------------
+
+
+class _Seeds(keras.callbacks.Callback):
+    """Makes all that is random in an epoch follow from the seed and the epoch's number."""
+
+    def __init__(self, feed, seed):
         super().__init__()
-        self.out, self.feed, self.recipe, self.spread = out, feed, recipe, spread
-        self.on_epoch, self.verbose, self.history = on_epoch, verbose, []
+        self.feed = feed
+        self.seed = seed
 
-    def restore(self, learner) -> int:
-        """Loads the last checkpoint, if there is one, and returns the epoch to go on with."""
+    def on_epoch_begin(self, epoch, logs=None):
+        self.feed.start_epoch(epoch)
+        random = [v for v in self.model.variables if v.name == "seed_generator_state"]
+        for number, variable in enumerate(random):
+            words = np.random.SeedSequence([self.seed, epoch, number]).generate_state(2)
+            variable.assign(words.astype(variable.dtype))
+
+
+class _Checkpoint(keras.callbacks.Callback):
+    """Writes history and checkpoint after every epoch, each whole or not at all.
+
+    Keras's CSVLogger would keep the row of an epoch that is trained again after a kill, its
+    ModelCheckpoint the weights of the frozen teachers; its TerminateOnNaN makes an accelerator
+    wait for the loss of every batch.
+    """
+
+    def __init__(self, out, model, spread):
+        super().__init__()
+        self.out = out
+        self.trained = model
+        self.spread = spread
+        self.history = []
+
+    def restore(self, learner):
+        """Loads the last checkpoint, if there is one, and gives the number of epochs done."""
         import pandas as pd
 
+        done = 0
         saved = sorted((self.out / "state").glob("epoch-*.weights.h5"))
-        if not saved:
-            return 0
-        learner.optimizer.build(learner.trainable_variables)
-        learner.load_weights(saved[-1])
-        done = int(saved[-1].name[6:10])
-        self.history = pd.read_csv(self.out / "history.csv").to_dict("records")[:done]
-        if self.verbose:
-            print(f"going on after epoch {done} of {self.recipe.epochs} in {self.out}", flush=True)
+        if saved:
+            learner.optimizer.build(learner.trainable_variables)
+            self.trained.load_weights(saved[-1])
+            done = int(saved[-1].name[6:10])
+            self.history = pd.read_csv(self.out / "history.csv").to_dict("records")[:done]
+        self.spread.agree(done, self.out)
         return done
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
-        self.feed.start_epoch(epoch)
-        random = [v for v in self.model.variables if v.name == "seed_generator_state"]
-        for number, variable in enumerate(random):
-            words = np.random.SeedSequence([self.recipe.seed, epoch, number]).generate_state(2)
-            variable.assign(words.astype(variable.dtype))
-        if self.verbose and sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self.bar = tqdm(total=len(self.feed), desc=f"epoch {epoch + 1}", leave=False)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if hasattr(self, "bar"):
-            self.bar.update()
 
     def on_epoch_end(self, epoch, logs=None):
-        import pandas as pd
-
-        if hasattr(self, "bar"):
-            self.bar.close()
         if not np.isfinite(logs["loss"] + logs["val_loss"]):
             raise FloatingPointError(
                 f"The loss is {logs['loss']}, on val {logs['val_loss']}, after epoch {epoch + 1} "
                 f"in {self.out}: a lower learning_rate, or a longer warm-up, may help."
             )
-        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}, "learning_rate": rate}
+        row = {"epoch": epoch + 1} | {name: float(value) for name, value in logs.items()}
+        row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = time.perf_counter() - self.started
         self.history.append(row)
+        self._save(epoch + 1)
+
+    def _save(self, done):
+        import pandas as pd
+
         process = self.spread.process
-        path = self.out / "state" / f"epoch-{epoch + 1:04}.weights.h5"
+        path = self.out / "state" / f"epoch-{done:04}.weights.h5"
         unfinished = path.with_name(f"unfinished-{process}.weights.h5")
-        self.model.save_weights(unfinished, overwrite=True)  # all processes take part in this
+        self.trained.save_weights(unfinished, overwrite=True)  # all processes take part in this
         if process:
             unfinished.unlink(missing_ok=True)
             return
-        history = pd.DataFrame(self.history)
-        files.write(self.out / "history.csv", history.to_csv(index=False))
+        files.write(self.out / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
         os.replace(unfinished, path)
         for old in path.parent.glob("epoch-*.weights.h5"):
             if old != path:
                 old.unlink()
-        if self.verbose:
-            print(
-                f"epoch {epoch + 1}/{self.recipe.epochs}  loss {row['loss']:.3f}  "
-                f"accuracy {row['accuracy']:.1%}  val loss {row['val_loss']:.3f}  "
-                f"val accuracy {row['val_accuracy']:.1%}  {row['seconds']:.0f} s",
-                flush=True,
-            )
-        if self.on_epoch:
-            self.on_epoch(history)
 
 
-def _finish(model, recipe, data, out, history, spread):
-    """Writes metrics and the model with its card, and drops the checkpoint."""
-    if recipe.precision != "float32" or spread.devices > 1:
-        trained, model = model, models.build(recipe.model, **recipe.options)
-        model.set_weights(trained.get_weights())
-    seen = cleaning.picture_hashes(data.of("train").images)
-    metrics = {
-        "val_accuracy": history[-1]["val_accuracy"],
-        "val_loss": history[-1]["val_loss"],
-        "epochs": len(history),
-        "seconds": sum(row["seconds"] for row in history),
-        "parameters": model.count_params(),
-    }
-    backend, gpus = keras.backend.backend(), accelerators()[: spread.devices]
-    hardware = [platform.machine(), f"{os.cpu_count()} CPU cores", *gpus]
-    versions = {"python": platform.python_version(), "keras": keras.__version__}
-    card = {
-        "recipe": dataclasses.asdict(recipe),
-        "data": {
-            "title": data.title,
-            "fingerprint": data.fingerprint,
-            "pictures": {split: len(data.of(split)) for split in data.splits},
-        },
-        "training": metrics,
-        "backend": backend,
-        "versions": versions | {backend: sys.modules[backend].__version__},
-        "hardware": ", ".join(hardware),
-        "devices": spread.devices,
-        "date": datetime.date.today().isoformat(),
-    }
-    if spread.process:
-        spread.agree(len(history), out)  # waits until process 0 has written
-        return model
-    for name in _borrowed(recipe):
-        card.setdefault("built on", {})[name] = zoo.read_card(name)
-        before = zoo.read_seen(name)
-        seen = seen if before is None else np.union1d(seen, before)
-    files.write_json(out / "metrics.json", metrics)
-    zoo.save(model, out / "model.keras", card=card, seen=seen)
-    for checkpoint in (out / "state").glob("*.weights.h5"):
-        checkpoint.unlink(missing_ok=True)
-    spread.agree(len(history), out)
-    return model
+class Progress(keras.callbacks.Callback):
+    """Shows how far any `fit` is, and how long it still takes.
+
+    In a terminal and in an open notebook that is a bar. Elsewhere, as in the log of a notebook
+    that runs headless, it is a line at least every 20 seconds, validation included. A line at the
+    end of each epoch gives its results.
+
+    Args:
+        pictures: Pictures in an epoch.
+
+    Example:
+        >>> progress = Progress(28709)  # then: model.fit(..., verbose=0, callbacks=[progress])
+    """
+
+    async_safe = True  # else Keras waits for a GPU after every batch, only to move the bar
+
+    def __init__(self, pictures: int):
+        super().__init__()
+        self.pictures = pictures
+
+    def on_train_begin(self, logs=None):
+        self.batch = self.pictures // self.params["steps"]
+        self.bar = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.monotonic()
+        self.name = f"epoch {epoch + 1}/{self.params['epochs']}"
+        each = self.batch * self.params["steps"]
+        if self.bar is None:
+            total = each * self.params["epochs"]
+            start = each * epoch
+            self.bar = _bar(desc=f"{self.name}: ", total=total, initial=start, unit=" pictures")
+        self.bar.set_description(self.name, refresh=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.bar.update(self.batch)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.bar.update(0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        results = [self.name]
+        for name, value in logs.items():
+            form = ".1%" if name.endswith("accuracy") else ".3f"
+            results.append(f"{name.replace('_', ' ')} {value:{form}}")
+        results.append(f"{time.monotonic() - self.started:.0f} s")
+        self.bar.write("  ".join(results), file=sys.stdout)
+        sys.stdout.flush()
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+PAUSE = 20
+"""Most seconds from one line of a log to the next."""
+
+
+def _bar(**options):
+    """Makes a bar where somebody watches it, else lines of a log."""
+    from tqdm import auto, std
+
+    if _is_watched():
+        return auto.tqdm(**options, leave=False)
+    form = "training {desc}{percentage:.0f}% done, {rate_noinv_fmt}, {remaining} left"
+    return std.tqdm(
+        **options, bar_format=form, file=_Log(), mininterval=PAUSE, miniters=0, leave=False
+    )
+
+
+def _is_watched():
+    """Says whether this is a terminal, or a notebook that is open: papermill cannot answer."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if kernel := getattr(shell, "kernel", None):
+        return kernel._allow_stdin
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+class _Log:
+    """Turns what tqdm draws into lines."""
+
+    def write(self, text):
+        if text.strip():
+            print(text.strip(), flush=True)
+
+    def flush(self):
+        pass

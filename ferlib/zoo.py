@@ -1,52 +1,78 @@
 """Trained models: how they are saved, found by name, loaded, and what they say of themselves."""
 
+from __future__ import annotations
+
+import contextlib
 import io
 import json
 import os
-import pathlib
 import tempfile
 import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ferlib.backend import keras
 from ferlib.labels import EMOTIONS, SIDE
 
-layers = keras.layers
+if TYPE_CHECKING:
+    import keras
 
-PRETRAINED = pathlib.Path(__file__).parent / "pretrained"
-_NEWER = dict.fromkeys(("input_axes", "output_axes", "quantization_config", "renorm_clipping"))
-_NEWER |= {"renorm": False, "renorm_momentum": 0.99}
-_CARD, _SEEN = "ferlib/card.json", "ferlib/seen.npy"
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+_CARD = "ferlib/card.json"
+_SEEN = "ferlib/seen.npy"
+_NEWER = {
+    "input_axes": None,
+    "output_axes": None,
+    "quantization_config": None,
+    "renorm_clipping": None,
+    "renorm": False,
+    "renorm_momentum": 0.99,
+}
+"""Options of layers that Keras 3.11 does not know, with their defaults."""
 
 
-def average(members) -> keras.Model:
+def average(members: Sequence[keras.Model | str | Path]) -> keras.Model:
     """Puts trained models together into one that gives the mean of their probabilities.
 
     Args:
-        members: Models, files or shipped names.
+        members: Models, files or shipped names, all with the same classes.
 
     Returns:
         The model, with the members inside.
     """
+    from ferlib.backend import keras
+
     images = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="images")
     answers = []
-    for number, member in enumerate(members):
-        trained = load(member)
+    for number, trained in enumerate(map(load, members)):
         copy = type(trained).from_config(trained.get_config() | {"name": f"member_{number}"})
         copy.set_weights(trained.get_weights())
         answers.append(copy(images))
-    return keras.Model(images, layers.Average(name="probabilities")(answers), name="ensemble")
+    mean = keras.layers.Average(name="probabilities")(answers)
+    return keras.Model(images, mean, name="ensemble")
 
 
 def members(model: keras.Model) -> list[keras.Model]:
     """Takes apart what `average` put together; any other model is its own only member."""
+    from ferlib.backend import keras
+
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
-    made = isinstance(model.layers[-1], layers.Average) and len(inner) == len(model.layers) - 2
-    return inner if made else [model]
+    averaged = isinstance(model.layers[-1], keras.layers.Average)
+    if averaged and len(inner) == len(model.layers) - 2:
+        return inner
+    return [model]
 
 
-def save(model: keras.Model, path, *, card: dict | None = None, seen=None, half=False):
+def save(
+    model: keras.Model,
+    path: str | Path,
+    *,
+    card: dict | None = None,
+    seen: np.ndarray | None = None,
+) -> Path:
     """Saves a model as one `.keras` file that also says where it comes from.
 
     The file is Keras's own format with two members more, which Keras passes over. It appears
@@ -57,18 +83,18 @@ def save(model: keras.Model, path, *, card: dict | None = None, seen=None, half=
         path: Where to write; must end in `.keras`.
         card: What is known of the model, as JSON would hold it.
         seen: uint64 [N], `cleaning.picture_hashes` of the pictures it was trained on.
-        half: Whether weights are stored as float16, in half the space.
 
     Returns:
         The path written.
     """
-    path = pathlib.Path(path)
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        whole = pathlib.Path(folder) / "model.keras"
-        model.save(whole)
-        whole = _copy(whole, half)
-        with zipfile.ZipFile(whole, "a", zipfile.ZIP_DEFLATED) as archive:
+        made = Path(folder) / "model.keras"
+        whole = Path(folder) / "whole.keras"
+        model.save(made)
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+            _copy(made, archive)
             archive.writestr(_CARD, json.dumps(card or {}, indent=1))
             if seen is not None:
                 buffer = io.BytesIO()
@@ -78,25 +104,14 @@ def save(model: keras.Model, path, *, card: dict | None = None, seen=None, half=
     return path
 
 
-def _copy(path, half):
-    """Copies a `.keras` file so that older Keras can read it, or with weights cast to float16."""
-    import h5py
-
-    out = path.with_name("copy.keras")
-    with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
-        for member in old.namelist():
-            data = old.read(member)
-            if member == "config.json":
+def _copy(path, archive):
+    """Copies the members of a `.keras` file so that older Keras can read them."""
+    with zipfile.ZipFile(path) as made:
+        for name in made.namelist():
+            data = made.read(name)
+            if name == "config.json":
                 data = json.dumps(json.loads(data, object_hook=_known)).encode()
-            elif half and member.endswith(".h5"):
-                buffer = io.BytesIO()
-                with h5py.File(io.BytesIO(data)) as source, h5py.File(buffer, "w") as copy:
-                    source.visititems(lambda name, item: _copy_half(copy, name, item))
-                    for key, value in source.attrs.items():
-                        copy.attrs[key] = value
-                data = buffer.getvalue()
-            new.writestr(member, data)
-    return out
+            archive.writestr(name, data)
 
 
 def _known(config):
@@ -104,22 +119,17 @@ def _known(config):
     return {k: v for k, v in config.items() if k not in _NEWER or v != _NEWER[k]}
 
 
-def _copy_half(copy, name, item):
-    if hasattr(item, "shape"):
-        value = item[()]
-        made = copy.create_dataset(name, data=value.astype("f2") if value.dtype == "f4" else value)
-    else:
-        made = copy.require_group(name)
-    for key, value in item.attrs.items():
-        made.attrs[key] = value
-
-
 def shipped() -> tuple[str, ...]:
-    """Names the trained models that come with ferlib."""
+    """Names the trained models that come with ferlib.
+
+    Example:
+        >>> "compact" in shipped()
+        True
+    """
     return tuple(sorted(path.stem for path in PRETRAINED.glob("*.keras")))
 
 
-def find(model) -> pathlib.Path:
+def find(model: str | Path) -> Path:
     """Finds the file of a model.
 
     Args:
@@ -130,25 +140,31 @@ def find(model) -> pathlib.Path:
 
     Raises:
         FileNotFoundError: If there is neither such a file nor such a shipped model.
+
+    Example:
+        >>> find("tiny").name
+        'tiny.keras'
     """
-    path = pathlib.Path(model)
-    if path.suffix not in (".keras", ".h5") and str(model) in shipped():
-        return PRETRAINED / f"{model}.keras"
-    if not path.is_file():
-        card = PRETRAINED / f"{path.name}.json"
-        if card.is_file() and path.name == str(model):
-            raise FileNotFoundError(
-                f"The weights of {model} are not in {PRETRAINED}. {card.name} there says what it "
-                f"was made of; `python experiments/ship.py {model} RUN ...` makes it again."
-            )
-        names = ", ".join(shipped()) or "none yet"
+    name = str(model)
+    if name in shipped():
+        return PRETRAINED / f"{name}.keras"
+    path = Path(model)
+    if path.is_file():
+        return path
+    card = PRETRAINED / f"{path.name}.json"
+    if name == path.name and card.is_file():
         raise FileNotFoundError(
-            f"No model {str(model)!r}: give a .keras or .h5 file, or a shipped name ({names})."
+            f"The weights of {name} are not in {PRETRAINED}. {card.name} there says what it was "
+            f"made of; `python experiments/ship.py {name} RUN ...` makes it again."
         )
-    return path
+    names = ", ".join(shipped()) or "none yet"
+    raise FileNotFoundError(
+        f"No model {name!r}: give a model's file, such as runs/x/model.keras, or a shipped name "
+        f"({names})."
+    )
 
 
-def load(model) -> keras.Model:
+def load(model: keras.Model | str | Path) -> keras.Model:
     """Loads a model in safe mode: a file that would run code of its own is refused.
 
     Args:
@@ -156,13 +172,19 @@ def load(model) -> keras.Model:
             which is given back as it is.
 
     Returns:
-        The model, not compiled.
+        The model, not compiled: uint8 [N, 48, 48, 1] in, float32 [N, classes] out.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If the file cannot be loaded safely, or is no classifier of 48x48 grey
-            pictures into seven emotions.
+        ValueError: If the file is no Keras model, cannot be loaded safely, or is no classifier of
+            48x48 grey pictures.
+
+    Example:
+        >>> load("tiny").output_shape
+        (None, 7)
     """
+    from ferlib.backend import keras
+
     if isinstance(model, keras.Model):
         return model
     path = find(model)
@@ -170,25 +192,81 @@ def load(model) -> keras.Model:
         loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
         shapes = loaded.input_shape, loaded.output_shape
     except Exception as error:
+        raise ValueError(f"{path} {_problem(path, error)}") from error
+    if shapes[0] != (None, SIDE, SIDE, 1) or len(shapes[1]) != 2:
         raise ValueError(
-            f"{path} cannot be loaded safely: {str(error).strip().splitlines()[0]} "
-            "Only files made of Keras's own layers are taken; code in a model file is never run."
-        ) from error
-    if shapes != ((None, SIDE, SIDE, 1), (None, len(EMOTIONS))):
-        raise ValueError(
-            f"{path} maps {shapes[0]} to {shapes[1]}; ferlib's models map (None, 48, 48, 1) to "
-            "(None, 7). Put resizing and channels inside the model."
+            f"{path} maps {shapes[0]} to {shapes[1]}; ferlib's models map "
+            f"(None, {SIDE}, {SIDE}, 1) to (None, classes). Put resizing and channels inside the "
+            "model."
         )
     return loaded
 
 
-def read_card(model) -> dict:
-    """Reads what a model file says of itself; empty for a file that ferlib did not write."""
+def _problem(path, error):
+    """Says what a file is that Keras does not load, and what to do."""
+    import h5py
+
+    names, attributes = [], {}
+    with contextlib.suppress(OSError):  # of a damaged file
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        elif h5py.is_hdf5(path):
+            with h5py.File(path) as file:
+                names = list(file)
+                attributes = dict(file.attrs)
+    version = str(attributes.get("keras_version", ""))
+    if path.suffix in (".pth", ".pt") or any(name.endswith("data.pkl") for name in names):
+        return "is a file of PyTorch, not of Keras: export the model to ONNX there."
+    if "config.json" not in names and "model_config" not in attributes:
+        if h5py.is_hdf5(path) and names:
+            return (
+                "holds weights without their network: build that in Keras, call its load_weights "
+                "and save it whole as a .keras file."
+            )
+        return "is no Keras model, or it is damaged: copy or download it again."
+    reason = str(error).strip().splitlines()[0].split(". ")[0]
+    if version.startswith(("1.", "2.")):
+        return (
+            f"was written by Keras {version}, and Keras 3 cannot read it ({reason}). Where it was "
+            "made, export it to ONNX; or build its network in Keras 3 and call load_weights."
+        )
+    return (
+        f"cannot be loaded safely: {reason}. Only files made of Keras's own layers are taken; "
+        "code in a model file is never run."
+    )
+
+
+def read_card(model: str | Path) -> dict:
+    """Reads what a model file says of itself; empty for a file that ferlib did not write.
+
+    Example:
+        >>> read_card("tiny")["recipe"]["model"]
+        'vgg'
+    """
     data = _member(model, _CARD)
     return json.loads(data) if data else {}
 
 
-def read_seen(model):
+def read_classes(model: keras.Model | str | Path) -> tuple[str, ...]:
+    """Gives the names of the classes that a model answers with, in the order of its outputs.
+
+    Args:
+        model: A Keras model, a path, or the name of a shipped model.
+
+    Returns:
+        What the card says; without a card, the seven emotions where there are seven outputs, and
+        "class 0", "class 1" and so on otherwise.
+    """
+    is_file = isinstance(model, (str, Path))
+    card = read_card(model) if is_file else {}
+    if card.get("classes"):
+        return tuple(card["classes"])
+    outputs = load(model).output_shape[-1]
+    return EMOTIONS if outputs == len(EMOTIONS) else tuple(f"class {i}" for i in range(outputs))
+
+
+def read_seen(model: str | Path) -> np.ndarray | None:
     """Reads the hashes of the pictures that a model was trained on.
 
     Returns:
@@ -199,6 +277,7 @@ def read_seen(model):
 
 
 def _member(model, name):
+    """Reads a member of a model's file; None where there is none."""
     path = find(model)
     if not zipfile.is_zipfile(path):
         return None

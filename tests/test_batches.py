@@ -101,6 +101,16 @@ def test_targets_blend_labels_with_votes():
         batches.targets([6], ferplus_weight=0.5)
 
 
+def test_targets_and_weights_of_other_classes():
+    made = batches.targets([7, 0], classes=8)
+    np.testing.assert_array_equal(made, np.eye(8)[[7, 0]])
+    votes = np.zeros((2, 10), "float32")
+    votes[:, 1] = 5
+    blended = batches.targets([7, 0], votes, classes=8, ferplus_weight=0.5)
+    np.testing.assert_array_equal(blended[:, 3], [0.5, 0.5])
+    assert batches.class_weights([0, 1, 1], classes=3) == {0: 1.5, 1: 0.75, 2: 1.0}
+
+
 def test_class_weights_balance_the_labels():
     labels = np.repeat([0, 1, 3], [60, 10, 30])
     weights = batches.class_weights(labels)

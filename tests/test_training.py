@@ -1,4 +1,4 @@
-"""Training: recipes, what is written, and going on after a kill."""
+"""Training: recipes, what is written, and continuing after a kill."""
 
 import dataclasses
 import json
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -129,7 +130,7 @@ def assert_it_ends_like_whole(folder):
     """Starts the killed training again, and compares its end with the undisturbed one's."""
     again = start(folder / "recipe.json", folder / "killed")
     printed, _ = again.communicate()
-    assert again.returncode == 0 and "going on after epoch" in printed
+    assert again.returncode == 0 and "continues after epoch" in printed
     a, b = (weights(folder / name / "model.keras") for name in ("whole", "killed"))
     for left, right in zip(a, b, strict=True):
         np.testing.assert_array_equal(left, right)
@@ -190,6 +191,85 @@ def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
         training.train(SMALL.replace(teachers=["nobody"]), data, tmp_path / "other")
 
 
+def test_a_checkpoint_holds_no_teacher(data, tmp_path):
+    teacher = zoo.save(models.build("vgg", widths=(64, 128)), tmp_path / "teacher.keras")
+    sizes = {}
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            (checkpoint,) = self.folder.glob("state/epoch-*.weights.h5")
+            sizes[self.folder.name] = checkpoint.stat().st_size
+            raise KeyboardInterrupt
+
+    for name, teachers in {"alone": (), "taught": (str(teacher),)}.items():
+        stop = Stop()
+        stop.folder = tmp_path / name
+        with pytest.raises(KeyboardInterrupt):
+            recipe = SMALL.replace(teachers=teachers)
+            training.train(recipe, data, stop.folder, callbacks=[stop], verbose=False)
+    assert sizes["taught"] == sizes["alone"]
+
+
+def test_a_finished_student_is_loaded_when_its_teacher_is_gone(data, tmp_path):
+    teacher = zoo.save(models.build("vgg", widths=(8,)), tmp_path / "teacher.keras")
+    recipe = SMALL.replace(epochs=1, teachers=(str(teacher),))
+    training.train(recipe, data, tmp_path / "student", verbose=False)
+    teacher.unlink()
+    training.train(recipe, data, tmp_path / "student", verbose=False)
+    with pytest.raises(FileExistsError, match="epochs 1 -> 2"):
+        zoo.save(models.build("vgg", widths=(8,)), teacher)
+        training.train(recipe.replace(epochs=2), data, tmp_path / "student", verbose=False)
+
+
+def test_a_model_answers_with_the_classes_of_its_data(data, tmp_path):
+    rows = data.labels < 3
+    three = dataclasses.replace(data.select(rows), classes=("cross", "sick", "scared"))
+    model = training.train(SMALL.replace(epochs=1), three, tmp_path / "three", verbose=False)
+    assert model.output_shape == (None, 3)
+    assert zoo.read_classes(tmp_path / "three/model.keras") == three.classes
+    with pytest.raises(ValueError, match="knows other classes than cross, sick, scared"):
+        training.train(SMALL.replace(teachers=["tiny"]), three, tmp_path / "taught")
+    with pytest.raises(ValueError, match="FER2013's classes alone"):
+        training.train(SMALL.replace(ferplus_weight=0.5), three, tmp_path / "voted")
+
+
+def test_importing_ferlib_changes_nothing_in_keras():
+    code = """
+import keras
+call = keras.layers.BatchNormalization.call
+from ferlib import torch_layout, training
+assert keras.layers.BatchNormalization.call is call
+with torch_layout.channels_last():
+    pass
+assert keras.layers.BatchNormalization.call is call
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_ferlib_is_imported_where_there_is_no_error_stream():
+    code = "import os; os.close(2); from ferlib import backend; print(backend.keras.__version__)"
+    told = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert told.stdout.strip() == keras.__version__
+
+
+def test_a_training_without_a_terminal_says_how_far_it_is(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "PAUSE", 0)
+    training.train(SMALL.replace(epochs=2), data, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("training epoch 1/2: 0% done")
+    later = [line for line in lines if line.startswith("training epoch 2/2")]
+    assert all("pictures/s" in line and line.endswith("left") for line in later)
+    assert len(later) > 1
+    ends = [line for line in lines if line.startswith("epoch ")]
+    assert [line.split()[1] for line in ends] == ["1/2", "2/2"]
+    assert "val accuracy" in ends[0]
+
+
+def test_an_epoch_is_estimated_from_a_few_batches(data):
+    assert 0 < training.seconds_per_epoch(SMALL, data) < 600
+
+
 def test_what_learns_shares_no_path_with_what_teaches(data, tmp_path, monkeypatch):
     recipe, learners = SMALL.replace(epochs=1), []  # torch forgets gradients by path
     keras.backend.clear_session()  # each layer begins with the names of a fresh process
@@ -208,6 +288,18 @@ def test_what_learns_shares_no_path_with_what_teaches(data, tmp_path, monkeypatc
     assert len(set(paths)) == len(paths)
 
 
+def test_a_recipe_names_its_teachers_from_its_own_folder(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    teachers = ("compact", str(tmp_path / "b" / "teacher.keras"))
+    recipe = Recipe(teachers=teachers, init=teachers[1])
+    recipe.to_json(tmp_path / "a" / "r.json")
+    written = json.loads((tmp_path / "a" / "r.json").read_text())
+    assert written["teachers"] == ["compact", "../b/teacher.keras"]
+    assert recipes.find(tmp_path / "a" / "r.json") == recipe
+    monkeypatch.chdir(tmp_path)
+    assert recipes.find("a/r.json").init == str(Path("b/teacher.keras"))
+
+
 def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
     for name, shipped in recipes.RECIPES.items():
         shipped.to_json(tmp_path / f"{name}.json")
@@ -217,7 +309,7 @@ def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
         recipes.find(tmp_path / "bad.json")
     with pytest.raises(ValueError, match="optimizer is 'adamx'; it must be adam, adamw or sgd"):
         Recipe(optimizer="adamx")
-    with pytest.raises(FileNotFoundError, match="one of classic, compact"):
+    with pytest.raises(FileNotFoundError, match="one of classic, classic_quick, compact"):
         recipes.find("compat")
 
 

@@ -1,7 +1,6 @@
 """Transfer models: built, trained, saved, loaded, and what is said when weights are missing."""
 
 import json
-import shutil
 import zipfile
 from urllib.error import URLError
 
@@ -85,23 +84,7 @@ def test_parts_that_are_trained():
         trained("conv_99")
 
 
-def test_features_are_computed_once_and_equal_the_whole_model(few, frozen, tmp_path):
-    last = json.loads((frozen / "metrics.json").read_text())["val_accuracy"]
-    accuracy = evaluation.evaluate(frozen / "model.keras", few, split="val").metrics["accuracy"]
-    assert last == pytest.approx(accuracy.value, abs=1e-6)
-
-    def files():
-        return {p: p.stat().st_mtime_ns for p in (tmp_path / "out/features").iterdir()}
-
-    shutil.copytree(frozen, tmp_path / "out")
-    before = files()
-    assert len(before) == 2
-    other = recipe("MobileNet", "head", learning_rate=0.01)
-    training.train(other, few, tmp_path / "out", overwrite=True, verbose=False)
-    assert files() == before
-
-
-def test_fine_tuning_goes_on_from_the_frozen_model_and_keeps_batch_norm(few, frozen, tmp_path):
+def test_fine_tuning_continues_from_the_frozen_model_and_keeps_batch_norm(few, frozen, tmp_path):
     path, val = tmp_path / "model.keras", few.of("val").images
     first = zoo.load(frozen / "model.keras")
     for layer in first.get_layer("mobilenet_1.00_32").layers:
@@ -139,7 +122,7 @@ def test_a_changed_first_model_is_another_training(few, frozen, tmp_path):
     step = recipe("MobileNet", "head", init=str(first))
     training.train(step, few, tmp_path / "out", verbose=False)
     zoo.save(zoo.load(frozen / "model.keras"), first, card={"new": True})
-    with pytest.raises(FileExistsError, match="content of .*first.keras"):
+    with pytest.raises(FileExistsError, match="content of init"):
         training.train(step, few, tmp_path / "out", verbose=False)
 
 
@@ -147,12 +130,13 @@ def test_a_changed_first_model_is_another_training(few, frozen, tmp_path):
 def test_stopped_fine_tuning_ends_as_if_it_had_not_been(few, frozen, tmp_path):
     step = recipe("MobileNet", "all", init=str(frozen / "model.keras"), epochs=3)
 
-    def stop(history):
-        if len(history) == 2:
-            raise KeyboardInterrupt
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        training.train(step, few, tmp_path / "stopped", on_epoch=stop, verbose=False)
+        training.train(step, few, tmp_path / "stopped", callbacks=[Stop()], verbose=False)
     stopped = training.train(step, few, tmp_path / "stopped", verbose=False)
     whole = training.train(step, few, tmp_path / "whole", verbose=False)
     assert all(map(np.array_equal, stopped.get_weights(), whole.get_weights()))
