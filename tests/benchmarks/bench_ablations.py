@@ -5,7 +5,7 @@
 
 All recipes are trained with the same seeds, data and epochs, on a schedule shorter than the
 shipped one and at half of compact's widths, which takes a third of the time. A run that was
-stopped goes on, and the table (also in DIR/ablations.csv) holds what is there, so two processes
+stopped continues, and the table (also in DIR/ablations.csv) holds what is there, so two processes
 can share the work: each on a core of its own, with other lines in `--only`. Accuracies are on
 val; choices are made on them.
 """

@@ -1,111 +1,130 @@
-"""Trains compact and the classic CNN in one run: pictures a second, and time to 60 and 65 % on val.
+"""Measures training: pictures a second on each backend, and minutes to 55, 60 and 65 % on val.
 
-    python tests/benchmarks/bench_training.py [SOURCE] [--epochs 14] [--times 6] [--minutes 60]
-        [--rate 5e-4] [--precision mixed_bfloat16] [--out DIR] [--only classic]
+    python tests/benchmarks/bench_training.py [SOURCE] [--python DIR/bin/python ...] [--out DIR]
+        [--only speeds,quick,compact,classic_quick,classic] [--minutes 60] [--epochs 14]
 
-Each recipe trains until it has reached 65 % on val, or its epochs or minutes are over; the classic
-CNN, which comes last, also until it has had `--times` the minutes that the fastest took to 60 %.
-What a recipe never reached has no time in the table. The time is that of whole epochs, validation
-included, without the start of the program. `$KERAS_BACKEND` chooses the backend of all. With
-`--out` a run that was stopped goes on, and two processes can share the work: each on a core of its
-own, with other recipes in `--only`.
+First the speeds: every recipe in float32 and bfloat16, on every backend that the Pythons given
+have (without any, this one), from a few batches of drawn faces. "torch as it comes" is Keras's
+torch backend without `ferlib.torch_layout`. Then the race, on `$KERAS_BACKEND`: each recipe trains
+until it has reached 65 % on val, or its epochs or minutes are over; what it never reached has no
+time in the table. The time is that of whole epochs, validation included, without the start of the
+program. With `--out` a race that was stopped continues, and two processes can share the work: each
+on a core of its own, with other parts in `--only`.
 """
 
 import argparse
-import contextlib
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import numpy as np
 import pandas as pd
 
-from ferlib import cleaning, recipes, training
+NAMES = ("quick", "compact", "classic_quick", "classic")
+LEVELS = (0.55, 0.60, 0.65)
+ASKED = """
+import contextlib, importlib.util, sys
+backend, precision, name = sys.argv[1:]
+if not importlib.util.find_spec(backend.split()[0]):
+    sys.exit(77)
+from ferlib import drawn, recipes, torch_layout, training
+if backend == "torch as it comes":
+    torch_layout.channels_last = contextlib.nullcontext
+recipe = recipes.find(name).replace(precision=precision)
+faces = drawn.draw(1000, seed=0)
+trained = len(faces.of("train")) // recipe.batch_size * recipe.batch_size
+print(trained / training.seconds_per_epoch(recipe, faces))
+"""
 
-LEVELS = (0.60, 0.65)
+
+def speeds(pythons: list[str]) -> pd.DataFrame:
+    """Measures pictures a second of every recipe on every backend in both precisions."""
+    rows = []
+    for python in pythons:
+        for backend in ("tensorflow", "jax", "torch as it comes", "torch"):
+            for precision in ("float32", "mixed_bfloat16"):
+                row = {"backend": backend, "precision": precision}
+                for name in NAMES:
+                    row[name] = _ask(python, backend, precision, name)
+                if row[NAMES[0]]:
+                    rows.append(row)
+                    print(row, flush=True)
+    return pd.DataFrame(rows).set_index(["backend", "precision"])
 
 
-class Enough(Exception):
-    """Ends a training that has shown what it can."""
+def _ask(python, backend, precision, name):
+    """Measures one recipe in a process of its own; None where Python lacks the backend."""
+    environment = os.environ | {"KERAS_BACKEND": backend.split()[0]}
+    command = [python, "-c", ASKED, backend, precision, name]
+    asked = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if asked.returncode == 77:
+        return None
+    if asked.returncode:
+        sys.exit(asked.stderr)
+    return float(asked.stdout.splitlines()[-1])
 
 
 def race(recipe, data, folder: Path, minutes: float) -> pd.DataFrame:
     """Trains a recipe until it is at the highest level or out of time; gives its history."""
-    past = folder / "history.csv"
+    from ferlib import training
+    from ferlib.backend import keras
 
-    def over(history):
-        return history.val_accuracy.max() >= LEVELS[-1] or history.seconds.sum() > 60 * minutes
+    class Enough(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            history = pd.read_csv(folder / "history.csv")
+            late = history.seconds.sum() > 60 * minutes
+            if late or history.val_accuracy.max() >= LEVELS[-1]:
+                self.model.stop_training = True
 
-    def judge(history):
-        if over(history):
-            raise Enough
-
-    if not (past.exists() and over(pd.read_csv(past))):
-        with contextlib.suppress(Enough):
-            training.train(recipe, data, folder, on_epoch=judge)
-    return pd.read_csv(past)
+    training.train(recipe, data, folder, callbacks=[Enough()])
+    return pd.read_csv(folder / "history.csv")
 
 
-def row(history, pictures: int) -> dict:
+def row(history: pd.DataFrame, pictures: int) -> dict:
     """Says how fast a training was, in pictures a second and in minutes to each level."""
     spent = history.seconds.cumsum() / 60
-    reached = {f"minutes to {x:.0%}": spent[history.val_accuracy >= x].min() for x in LEVELS}
-    return {
-        "pictures a second": pictures / history.seconds[1:].median(),
-        **reached,
-        "epochs": len(history),
-        "minutes": spent.iloc[-1],
-        "best on val": history.val_accuracy.max(),
-    }
+    made = {"pictures a second": pictures / history.seconds[1:].median()}
+    for level in LEVELS:
+        made[f"minutes to {level:.0%}"] = spent[history.val_accuracy >= level].min()
+    made |= {"epochs": len(history), "minutes": spent.iloc[-1]}
+    return made | {"best on val": history.val_accuracy.max()}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", help="without it, what ferlib finds")
+    parser.add_argument("--python", nargs="*", default=[sys.executable], help="Pythons to ask")
+    parser.add_argument("--only", default=",".join(["speeds", *NAMES]), help="some of the parts")
     parser.add_argument("--epochs", type=int, default=14, help="compact's, shorter than shipped")
-    parser.add_argument("--times", type=float, default=6, help="the fastest's time, for classic")
     parser.add_argument("--minutes", type=float, default=60, help="most of them for one recipe")
-    parser.add_argument("--precision", default="float32", help="Keras's dtype policy")
-    parser.add_argument("--rate", type=float, help="the classic CNN's learning rate")
+    parser.add_argument("--precision", default="float32", help="Keras's dtype policy in the race")
     parser.add_argument("--out", help="folder that keeps the trainings")
-    parser.add_argument("--only", default="", help="some of the recipes, with commas between")
     args = parser.parse_args()
-    data = cleaning.prepare(args.source)
-    plans = {
-        "compact_quick": recipes.RECIPES["compact_quick"],
-        f"compact in {args.epochs} epochs": recipes.RECIPES["compact"].replace(epochs=args.epochs),
-        "classic": recipes.RECIPES["classic"],
-    }
-    if args.rate:
-        plans["classic"] = plans["classic"].replace(learning_rate=args.rate)
-    only = [name.strip() for name in args.only.split(",") if name] or list(plans)
-    if unknown := set(only) - set(plans):
-        parser.error(f"no recipe {', '.join(unknown)}; there are {', '.join(plans)}")
-    pictures, rows, fastest = len(data.of("train")), {}, f"minutes to {LEVELS[0]:.0%}"
-    with tempfile.TemporaryDirectory() as folder:
-        for name in only:
-            recipe = plans[name].replace(precision=args.precision)
-            print(f"{name}: {recipe.model}", flush=True)
-            minutes = args.minutes
-            if name == "classic":
-                limits = [args.times * told[fastest] for told in rows.values()]
-                minutes = np.nanmin([*limits, minutes])
-            out = Path(args.out or folder) / name.replace(" ", "_")
-            history = race(recipe, data, out, minutes)
-            rows[name] = row(history, pictures)
-    if len(only) < len(plans):
+    only = args.only.split(",")
+    if unknown := set(only) - {"speeds", *NAMES}:
+        parser.error(f"no part {', '.join(unknown)}; there are speeds, {', '.join(NAMES)}")
+    pd.set_option("display.width", 200)
+    if "speeds" in only:
+        print(f"\npictures a second\n{speeds(args.python).round(0).to_string()}\n")
+    racing = [name for name in NAMES if name in only]
+    if not racing:
         return
-    table = pd.DataFrame(rows).T
-    times = table[[f"minutes to {x:.0%}" for x in LEVELS]]
-    table["pictures a second, of classic's"] = (
-        table["pictures a second"] / table.loc["classic"].iloc[0]
-    )
-    allowed = table.loc["classic", "minutes"]
-    print(f"\n{table.round(3).to_string(na_rep='never')}\n")
-    print("classic's minutes over theirs (at least, where classic never got there):")
-    print((times.loc["classic"].fillna(allowed) / times).round(2).to_string(na_rep="never"))
+    from ferlib import cleaning, recipes
+
+    data = cleaning.prepare(args.source)
+    rows = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in racing:
+            recipe = recipes.RECIPES[name].replace(precision=args.precision)
+            if name == "compact":
+                recipe = recipe.replace(epochs=args.epochs)
+            print(name, flush=True)
+            history = race(recipe, data, Path(args.out or folder) / name, args.minutes)
+            rows[name] = row(history, len(data.of("train")))
+    print(f"\n{pd.DataFrame(rows).T.round(3).to_string(na_rep='never')}")
 
 
 if __name__ == "__main__":
