@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ferlib.backend import keras
-from ferlib.labels import EMOTIONS, SIDE
+from ferlib.labels import SIDE
 
 layers = keras.layers
+Sizes = Sequence[int]
 
 
 def classic(
     *,
-    classes: int = len(EMOTIONS),
-    widths: Sequence[int] = (128, 256, 512, 512),
-    dense: Sequence[int] = (512, 256),
+    classes: int = 7,
+    widths: Sizes = (128, 256, 512, 512),
+    dense: Sizes = (512, 256),
     dropout: float = 0.4,
 ) -> keras.Model:
     """Builds the CNN of the tutorials: four blocks of Conv2D, MaxPooling2D and Dropout.
@@ -50,11 +51,7 @@ def classic(
 
 
 def vgg(
-    *,
-    classes: int = len(EMOTIONS),
-    widths: Sequence[int] = (32, 64, 128, 256),
-    dropout: float = 0.3,
-    crop: int = 44,
+    *, classes: int = 7, widths: Sizes = (32, 64, 128, 256), dropout: float = 0.3, crop: int = 44
 ) -> keras.Model:
     """Builds a plain network of pairs of 3x3 convolutions with batch normalisation.
 
@@ -87,8 +84,8 @@ def vgg(
 
 def residual(
     *,
-    classes: int = len(EMOTIONS),
-    widths: Sequence[int] = (32, 64, 128, 256),
+    classes: int = 7,
+    widths: Sizes = (32, 64, 128, 256),
     blocks: int = 1,
     dropout: float = 0.3,
     squeeze: bool = True,
@@ -195,7 +192,7 @@ picture is the same in RGB and BGR. "none": 0 to 255, the backbone does the rest
 def transfer(
     backbone: str,
     *,
-    classes: int = len(EMOTIONS),
+    classes: int = 7,
     weights: str | Path = "",
     size: int = 96,
     preprocessing: str = "",
@@ -313,7 +310,7 @@ BUILDERS = {
 }
 
 
-def build(name: str, *, classes: int = len(EMOTIONS), **options) -> keras.Model:
+def build(name: str, *, classes: int = 7, **options) -> keras.Model:
     """Builds a model by name, with new weights.
 
     Args:

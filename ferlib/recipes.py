@@ -221,13 +221,6 @@ RECIPES = {
         label_smoothing=0.0,
         augmentation=Augmentation(shift=0.04, rotation=0, zoom=0, contrast=0.0, sharp=1.0),
     ),
-    "frozen": Recipe(
-        model="transfer",
-        options={"backbone": "MobileNet", "weights": "imagenet"},
-        epochs=30,
-        learning_rate=3e-3,
-        augmentation=None,
-    ),
     "fine_tuned": Recipe(
         model="transfer",
         options={"backbone": "MobileNet", "weights": "imagenet", "trained": "all"},

@@ -277,7 +277,7 @@ def _identity(recipe, data):
     if recipe.ferplus_weight and data.votes is not None:
         contents["the votes"] = data.votes.tobytes()
     for role, content in contents.items():
-        digest = content and hashlib.sha256(content).hexdigest()[:16]
+        digest = hashlib.sha256(content).hexdigest()[:16] if content else None
         identity[f"content of {role}"] = digest
     return json.loads(json.dumps(identity))
 
@@ -287,13 +287,17 @@ def _claim(out, recipe, data, overwrite, spread):
     path = out / "state" / "identity.json"
     new = _identity(recipe, data)
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known = [name for name, value in new.items() if value is not None]
-    changed = [f"{k} {old.get(k)!r} -> {new[k]!r}" for k in known if old.get(k) != new[k]]
+    missing = [name for name, value in new.items() if value is None]
+    changed = []
+    for name in [*new, *(old.keys() - new.keys())]:
+        before, now = old.get(name), new.get(name)
+        if before != now and name not in missing:
+            changed.append(f"{name} {before!r} -> {now!r}")
     finished = (out / "model.keras").exists()
     if finished and not changed:
         return contextlib.nullcontext()
     for name in _built_on(recipe).values():
-        zoo.find(name)
+        zoo.find(name)  # raises where it is missing
     if old and changed and not overwrite:
         raise FileExistsError(
             f"{out} holds another training ({'; '.join(changed)}). "

@@ -214,6 +214,8 @@ def test_a_finished_student_is_loaded_when_its_teacher_is_gone(data, tmp_path):
     teacher = zoo.save(models.build("vgg", widths=(8,)), tmp_path / "teacher.keras")
     recipe = SMALL.replace(epochs=1, teachers=(str(teacher),))
     training.train(recipe, data, tmp_path / "student", verbose=False)
+    with pytest.raises(FileExistsError, match="content of teacher 1"):
+        training.train(recipe.replace(teachers=()), data, tmp_path / "student", verbose=False)
     teacher.unlink()
     training.train(recipe, data, tmp_path / "student", verbose=False)
     with pytest.raises(FileExistsError, match="epochs 1 -> 2"):
