@@ -51,7 +51,14 @@ def classic(
 
 
 def vgg(
-    *, classes: int = 7, widths: Sizes = (32, 64, 128, 256), dropout: float = 0.3, crop: int = 44
+    *,
+    classes: int = 7,
+    widths: Sizes = (32, 64, 128, 256),
+    convs: Sizes = (),
+    stem: int = 0,
+    flatten: bool = False,
+    dropout: float = 0.3,
+    crop: int = 44,
 ) -> keras.Model:
     """Builds a plain network of pairs of 3x3 convolutions with batch normalisation.
 
@@ -63,8 +70,10 @@ def vgg(
 
     Args:
         classes: Number of classes.
-        widths: Filters of each stage of two convolutions; each after the first halves the
-            resolution.
+        widths: Filters of each stage; each stage after the first halves the resolution.
+        convs: Convolutions in each stage; without any, two.
+        stem: Filters of one convolution before the stages that halves the resolution; 0 is none.
+        flatten: Whether the classifier sees each place of the last map, not their mean.
         dropout: Share dropped before the classifier.
         crop: Side of the centre that is used, in pixels.
 
@@ -72,12 +81,14 @@ def vgg(
         A model with about 1.18 million parameters at the defaults.
     """
     images, x = _normalised(crop)
+    if stem:
+        x = _conv_norm(x, stem, strides=2, activation="relu")
     for stage, width in enumerate(widths):
         if stage:
             x = layers.MaxPooling2D()(x)
-        for _ in range(2):
+        for _ in range(convs[stage] if convs else 2):
             x = _conv_norm(x, width, activation="relu")
-    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Flatten()(x) if flatten else layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(dropout)(x)
     return keras.Model(images, _softmax(x, classes), name="vgg")
 

@@ -43,6 +43,14 @@ def test_a_model_has_as_many_outputs_as_there_are_classes(faces):
         assert model.output_shape == (None, 3)
 
 
+def test_a_stem_halves_the_resolution_before_the_stages():
+    model = models.build("vgg", stem=4, widths=(8, 16), convs=(1, 2), flatten=True)
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    shapes = [x.output.shape[1:] for x in convolutions]
+    assert shapes == [(22, 22, 4), (22, 22, 8), (11, 11, 16), (11, 11, 16)]
+    assert model.get_layer("logits").input.shape == (None, 11 * 11 * 16)
+
+
 def test_models_have_the_size_that_is_said():
     some = {name: recipes.RECIPES[name] for name in ("classic", "compact", "tiny")}
     some["accurate"] = experiment("accurate")
