@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,57 @@ from ferlib.labels import EMOTIONS, SIDE
 
 SPLITS = ("train", "val", "test")
 """The splits, in order: Training, PublicTest and PrivateTest."""
+
+MOST_BAD = 0.05
+"""A source in which a greater share of rows or pictures is bad is an error."""
+
+_SPLIT_WORDS = {
+    "training": "train", "train": "train",
+    "publictest": "val", "validation": "val", "valid": "val", "val": "val", "dev": "val",
+    "privatetest": "test", "testing": "test", "test": "test",
+}  # fmt: skip
+_FILLERS = ("", "fer", "set", "data", "images", "faces", "split", "zip", "tar", "targz", "tgz")
+_WORDS = re.compile(r"(?i:public|private)[\W_]*(?i:test)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+
+def split_of(word: str) -> str:
+    """Returns the split that a word means, "" for none.
+
+    Case, blanks, hyphens and underscores make no difference, and nothing else is looked through:
+    letters and digits are those of ASCII.
+
+    Example:
+        >>> split_of("Public Test "), split_of("TESTING"), split_of("Ｔｅｓｔ")
+        ('val', 'test', '')
+    """
+    return _SPLIT_WORDS.get(re.sub(r"[\s_-]", "", word).lower(), "")
+
+
+def split_in(name: str) -> str:
+    """Returns the one split that a file's name holds among other words, else "".
+
+    Example:
+        >>> split_in("FER2013Valid"), split_in("train_labels.csv"), split_in("train_test.csv")
+        ('val', 'train', '')
+    """
+    found = {split_of(word) for word in _WORDS.findall(name)} - {""}
+    return found.pop() if len(found) == 1 else ""
+
+
+def split_of_folder(name: str) -> str:
+    """Returns the split that a folder is named by, "" where it is named by anything else.
+
+    Example:
+        >>> split_of_folder("val_set"), split_of_folder("FER2013Test"), split_of_folder("test bed")
+        ('val', 'test', '')
+    """
+    return split_in(name) if without_split(name) in _FILLERS else ""
+
+
+def without_split(name: str) -> str:
+    """Returns a name without its split words and numbers: the parts of one set share it."""
+    words = [word for word in _WORDS.findall(name) if not split_of(word)]
+    return "".join(words).lower()
 
 
 @dataclass(frozen=True)
@@ -28,7 +80,26 @@ class Fault:
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.file}{f', row {self.row}' if self.row else ''}: {self.problem}"
+        where = f"{self.file}, row {self.row}" if self.row else self.file
+        return f"{where}: {self.problem}"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a source holds besides the data that was read, and why it was not read.
+
+    Args:
+        file: The file or folder, by its name in the source.
+        pictures: How many pictures or rows it holds; 0 for what is no data.
+        reason: Why it was left out.
+    """
+
+    file: str
+    pictures: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file} ({self.pictures:,} pictures or rows): {self.reason}"
 
 
 @dataclass(eq=False)
@@ -37,15 +108,26 @@ class FERData:
 
     Args:
         images: uint8 [N, 48, 48], grey; may be a memory map.
-        labels: int64 [N], each an index into `classes`.
+        labels: int64 [N], indices into `classes`.
         split: str [N], "train", "val" or "test"; "" where the source has none.
         votes: float32 [N, 10], FER+'s counts in the order of `labels.FERPLUS`, or None.
         names: str [N], "row 17" of a csv or the path of a picture in the source.
         origin: What was read.
         title: The same in short, for tables and figures.
-        faults: What was left out.
+        faults: Rows and pictures that are bad, and were left out.
         unlabelled: uint8 [M, 48, 48], pictures without labels, only for prediction.
-        classes: Names of the classes, in the order of the labels.
+        classes: Names of the labels, FER2013's in FER2013's order before others.
+        left_out: What the source holds besides.
+
+    Example:
+        >>> from ferlib import drawn
+        >>> faces = drawn.draw(70)
+        >>> faces
+        FERData('drawn faces', 70 pictures, splits {'train': 56, 'val': 7, 'test': 7})
+        >>> faces.of("val").images.shape
+        (7, 48, 48)
+        >>> faces.classes[faces.labels[0]]
+        'fear'
     """
 
     images: np.ndarray
@@ -58,6 +140,7 @@ class FERData:
     faults: list[Fault] = field(default_factory=list)
     unlabelled: np.ndarray = field(default_factory=lambda: np.empty((0, SIDE, SIDE), np.uint8))
     classes: tuple[str, ...] = EMOTIONS
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,20 +161,29 @@ class FERData:
 
     @property
     def is_drawn(self) -> bool:
-        """Whether these are the drawn faces, which stand in where there is no data."""
+        """Whether these are the drawn faces, which are used where there is no data."""
         return self.origin.startswith("drawn faces")
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A digest of pictures, labels and splits, in 16 hexadecimal digits."""
+        """A digest of pictures, labels, splits and classes, in 16 hexadecimal digits."""
         digest = hashlib.blake2b(np.ascontiguousarray(self.images), digest_size=8)
-        digest.update(self.labels.astype("<i8").tobytes() + ",".join(self.split).encode())
+        digest.update(self.labels.astype("<i8").tobytes())
+        digest.update(",".join(self.split).encode())
+        if self.classes != EMOTIONS:
+            digest.update("\n".join(self.classes).encode())
         return digest.hexdigest()
 
     def select(self, rows) -> "FERData":
         """Returns the pictures of a mask (bool [N]) or of indices (int, in the order wanted)."""
-        columns = ("images", "labels", "split", "names") + ("votes",) * (self.votes is not None)
-        return replace(self, **{name: np.asarray(getattr(self, name))[rows] for name in columns})
+        return replace(
+            self,
+            images=np.asarray(self.images)[rows],
+            labels=self.labels[rows],
+            split=self.split[rows],
+            names=self.names[rows],
+            votes=None if self.votes is None else np.asarray(self.votes)[rows],
+        )
 
     def of(self, split: str) -> "FERData":
         """Returns the pictures of one split; none where the source has no such split."""
@@ -130,6 +222,6 @@ class FERData:
             The pictures of the two splits, in their order here.
         """
         rng = np.random.default_rng(seed)
-        rows = [rng.permutation(np.flatnonzero(self.split == split)) for split in ("train", "val")]
-        kept = [x[: n or None] for x, n in zip(rows, (train, val), strict=True)]
-        return self.select(np.sort(np.concatenate(kept)))
+        of_train = rng.permutation(np.flatnonzero(self.split == "train"))[: train or None]
+        of_val = rng.permutation(np.flatnonzero(self.split == "val"))[: val or None]
+        return self.select(np.sort(np.concatenate([of_train, of_val])))

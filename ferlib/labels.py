@@ -1,7 +1,13 @@
-"""The seven emotions of FER2013, the votes of FER+, and how people spell them."""
+"""The emotions, how people spell and number them, and their colours."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""FER2013's labels; the index of an emotion is its label, everywhere."""
+"""FER2013's labels in FER2013's order; the classes of data that names no others."""
 
 SIDE = 48
 """Side of a picture in pixels."""
@@ -15,6 +21,20 @@ FERPLUS = (
 FERPLUS_TO_LABEL = {0: 6, 1: 3, 2: 5, 3: 4, 4: 0, 5: 1, 6: 2}
 """FER+ column -> FER2013 label; contempt, unknown and NF have none."""
 
+NUMBERINGS = {
+    "fer2013": EMOTIONS,
+    "rafdb": (None, "surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
+    "affectnet": (
+        "neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt",
+        None, None, None,
+    ),
+    "ferplus": (
+        "neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt", None, None,
+    ),
+    "ck": ("neutral", "angry", "contempt", "disgust", "fear", "happy", "sad", "surprise"),
+}  # fmt: skip
+"""What a number means in each data set; None is no emotion, and such pictures are left out."""
+
 PALETTE = {
     "angry": "#c1272d",
     "disgust": "#6a8f2f",
@@ -26,29 +46,121 @@ PALETTE = {
 }
 """One fixed colour for each emotion, used by every figure."""
 
+_OTHER_COLOURS = (
+    "#8c564b", "#e377c2", "#111111", "#9edae5", "#bcbd22", "#1b3a6b",
+    "#ff7f50", "#98df8a", "#d4b9da", "#5b3a1e", "#00b050", "#ff00aa",
+)  # fmt: skip
+
 _SPELLINGS = {
-    "anger": 0, "disgusted": 1, "afraid": 2, "fearful": 2, "scared": 2, "happiness": 3, "joy": 3,
-    "sadness": 4, "surprised": 5, "suprise": 5, "calm": 6,
+    "anger": "angry", "disgusted": "disgust", "afraid": "fear", "fearful": "fear",
+    "scared": "fear", "happiness": "happy", "joy": "happy", "sadness": "sad",
+    "surprised": "surprise", "suprise": "surprise", "calm": "neutral",
+    "contemptuous": "contempt", "contempt": "contempt", **{name: name for name in EMOTIONS},
 }  # fmt: skip
-_SPELLINGS |= {emotion: label for label, emotion in enumerate(EMOTIONS)}
-_SPELLINGS |= {str(label): label for label in range(len(EMOTIONS))}
 
 
-def label_index(name) -> int:
-    """Gives the FER2013 label of an emotion's name.
+def canonical(name: str) -> str:
+    """Gives an emotion its usual name, and any other label in lower case.
 
     Args:
-        name: The name in a usual spelling and any case ("Happy", "happiness", "3"), or the
-            label itself.
+        name: A label in any spelling and case, also with a number before it.
 
     Returns:
-        The label, 0 to 6.
+        One of `EMOTIONS`, "contempt", or the label in lower case without blanks around it.
+
+    Example:
+        >>> canonical("Happiness"), canonical("3_happy"), canonical(" Bored ")
+        ('happy', 'happy', 'bored')
+    """
+    name = name.strip().lower()
+    without_number = re.sub(r"^\d+[\W_]+", "", name)
+    return _SPELLINGS.get(without_number, name)
+
+
+def is_emotion(name: str) -> bool:
+    """Returns whether a label is one of the seven emotions or contempt, in any spelling."""
+    return canonical(name) in _SPELLINGS.values()
+
+
+def label_index(name: str | int) -> int:
+    """Gives the FER2013 label of an emotion's name in any spelling, or of the label itself.
 
     Raises:
-        ValueError: If the name is none of the seven emotions.
+        ValueError: If it is none of the seven emotions.
+
+    Example:
+        >>> label_index("Happiness"), label_index("3")
+        (3, 3)
     """
-    key = str(name).strip().lower()
-    if key not in _SPELLINGS:
+    emotion = numbering("fer2013").get(str(name), canonical(str(name)))
+    if emotion not in EMOTIONS:
         known = ", ".join(f"{label} {emotion}" for label, emotion in enumerate(EMOTIONS))
         raise ValueError(f"{name!r} is not an emotion of FER2013; known are {known}.")
-    return _SPELLINGS[key]
+    return EMOTIONS.index(emotion)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Orders classes: FER2013's in FER2013's order, then others by the alphabet."""
+    names = set(names)
+    others = sorted(names.difference(EMOTIONS))
+    return (*(name for name in EMOTIONS if name in names), *others)
+
+
+def numbering(name: str) -> dict[str, str | None]:
+    """Returns what each number, as text, means in a data set of `NUMBERINGS`."""
+    return {str(i): label for i, label in enumerate(NUMBERINGS[name]) if (name, i) != ("rafdb", 0)}
+
+
+def mapping(option: str | Path | Mapping | None) -> dict[str, str | None]:
+    """Reads what a user says that labels mean.
+
+    Args:
+        option: A name in `NUMBERINGS`, a dict from old name to class, a JSON file with such a
+            dict, or None. A class of None (null) leaves the pictures of that label out.
+
+    Returns:
+        Old name -> class, or None where it is left out.
+
+    Raises:
+        ValueError: If it is none of these.
+
+    Example:
+        >>> mapping("rafdb")["1"]
+        'surprise'
+        >>> mapping({"Angry": "negative", "disgust": "negative", "neutral": None})["angry"]
+        'negative'
+    """
+    if option is None:
+        return {}
+    if isinstance(option, str) and option.lower() in NUMBERINGS:
+        return numbering(option.lower())
+    if not isinstance(option, Mapping):
+        try:
+            option = json.loads(Path(option).read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"labels: {option!r} is no numbering ({', '.join(NUMBERINGS)}) and no JSON file "
+                f'such as {{"angry": "negative", "neutral": null}} ({error}).'
+            ) from error
+    names = [option] if not isinstance(option, Mapping) else [*option.values()]
+    if not names or any(not (name is None or isinstance(name, str) and name) for name in names):
+        raise ValueError('labels: wanted is old name to class, as {"0": "bored", "1": null}.')
+    return {canonical(str(old)): new and new.strip() for old, new in option.items()}
+
+
+def colours(classes: Iterable[str]) -> dict[str, str]:
+    """Gives each class a fixed colour, in the order of the classes.
+
+    Args:
+        classes: Names of classes.
+
+    Returns:
+        Name -> colour such as "#c1272d": that of `PALETTE` for an emotion, else the next of
+        twelve others.
+
+    Example:
+        >>> colours(["happy", "bored"])
+        {'happy': '#e8a317', 'bored': '#8c564b'}
+    """
+    others = itertools.cycle(_OTHER_COLOURS)
+    return {name: PALETTE[name] if name in PALETTE else next(others) for name in classes}

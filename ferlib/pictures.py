@@ -1,15 +1,23 @@
 """Turns any picture into an upright one of 8 bits, and into a face as FER2013 has them."""
 
+import functools
 import io
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ferlib.labels import SIDE
 
+if TYPE_CHECKING:
+    from PIL import Image
 
-def read_picture(file) -> np.ndarray:
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+"""What is opened: formats of photos, none that starts a program (as EPS does Ghostscript)."""
+
+
+def read_picture(file: Any) -> np.ndarray:
     """Reads a picture of any size as FER2013 has them.
 
     Args:
@@ -18,15 +26,37 @@ def read_picture(file) -> np.ndarray:
     Returns:
         uint8 [48, 48], upright and grey.
     """
+    return read_face(file)[0]
+
+
+def read_face(file: Any) -> tuple[np.ndarray, bool]:
+    """Reads a picture as `read_picture` does, and tells whether it was 48x48 and grey before."""
     from PIL import Image
 
-    picture = open_picture(file).convert("L")
+    picture = open_picture(file)
+    whole = picture.mode == "L" and picture.size == (SIDE, SIDE)
+    picture = picture.convert("L")
     if picture.size != (SIDE, SIDE):
         picture = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+    return np.asarray(picture), whole
 
 
-def open_picture(source):
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Returns those of `FORMATS` that can be opened here; HEIF needs pillow-heif."""
+    from PIL import Image
+
+    try:
+        import pillow_heif
+    except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def open_picture(source: Any) -> "Image.Image":
     """Opens a picture of any kind as an upright one of 8 bits.
 
     EXIF rotation is applied, transparency put on white, and 16 bits are scaled to 8. Of an
@@ -42,6 +72,10 @@ def open_picture(source):
 
     Raises:
         ValueError: If an array is not a picture. Pillow raises this and others for bad files.
+
+    Example:
+        >>> open_picture(np.zeros((20, 30, 3), np.uint8)).size
+        (30, 20)
     """
     from PIL import Image, ImageOps
 
@@ -49,7 +83,7 @@ def open_picture(source):
         source = io.BytesIO(source)
     if isinstance(source, (str, Path)) or hasattr(source, "read"):
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            with Image.open(source) as image:
+            with Image.open(source, formats=formats()) as image:
                 return open_picture(image)
     if not isinstance(source, Image.Image):
         source = Image.fromarray(_to_8_bits(np.asarray(source)))
@@ -64,9 +98,13 @@ def open_picture(source):
 
 def _to_8_bits(array: np.ndarray) -> np.ndarray:
     """Gives an array of pixels as uint8 [H, W], [H, W, 3] or [H, W, 4]."""
-    array = array[..., 0] if array.shape[2:] == (1,) else array
+    if array.shape[2:] == (1,):
+        array = array[..., 0]
     low, high = array.min(initial=0), array.max(initial=0)
     if array.ndim not in (2, 3) or low < 0 or not high < 2**16:
         raise ValueError(f"{list(array.shape)} numbers from {low} to {high} are no picture")
-    fractions = array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1)
-    return np.rint(array * 255.0 if fractions else array / (257 if high > 255 else 1)).astype("u1")
+    if array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1):
+        array = array * 255.0
+    elif high > 255:
+        array = array / 257
+    return np.rint(array).astype(np.uint8)
