@@ -6,7 +6,6 @@ picture nor one pixel tells them apart.
 """
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from ferlib.faces import FERData
 from ferlib.labels import EMOTIONS
@@ -64,6 +63,8 @@ class _Pen:
     """Draws in units of half a head's width from its centre, x to the right and y down."""
 
     def __init__(self, image, u):
+        from PIL import ImageDraw
+
         self.draw = ImageDraw.Draw(image)
         self.centre = image.width * (u(0.44, 0.56) + 1j * u(0.44, 0.56))
         self.scale = image.width * u(0.37, 0.45)
@@ -84,6 +85,8 @@ class _Pen:
 
 def _face(emotion, rng, size):
     """Draws one face, uint8 [size, size]."""
+    from PIL import Image
+
     u = rng.uniform
     image = Image.new("L", (size * _SUPERSAMPLING,) * 2, int(u(0, 255)))
     pen, shape = _Pen(image, u), u(*np.transpose(_SHAPES[emotion]) / 100)

@@ -1,33 +1,40 @@
-"""Reads FER2013 in every shape in which people have it, to one `FERData`.
+"""Reads facial expressions in every shape in which people have them, to one `FERData`.
 
-A source is a csv, a folder, an archive, a Kaggle handle or "drawn". It is read once: what was
+A source is a file, a folder, an archive, a Kaggle handle or "drawn". It is read once: what was
 read lies in a memory-mapped cache until the source changes.
+
+`archives` lists what lies there, `tables` and `folders` read it, and this module decides: which
+of it is the data, what its labels mean, and what is left out.
 """
 
-import functools
 import glob
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
-import tarfile
 import uuid
 import warnings
-import zipfile
-import zlib
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ferlib.faces import SPLITS, Fault, FERData
+from ferlib import archives, drawn, folders, tables
+from ferlib.archives import File, Tree
+from ferlib.classes import Meaning
+from ferlib.faces import MOST_BAD, SPLITS, Fault, FERData, LeftOut, split_in, split_of
 from ferlib.files import project_folder
-from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, SIDE, label_index
-from ferlib.pictures import read_picture
+from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, SIDE, is_emotion, mapping
+from ferlib.tables import Row
+
+if TYPE_CHECKING:
+    import pandas
 
 HANDLE = "deadskull7/fer2013"
 """The Kaggle data set that is downloaded where no source is named or found."""
@@ -36,20 +43,29 @@ MOUNTS = ("/kaggle/input", "/content/*[Ff][Ee][Rr]*2013*",
           "/content/drive/MyDrive/*[Ff][Ee][Rr]*2013*")  # fmt: skip
 """Where data lies on Kaggle and Colab."""
 
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 _VOTES = "fer2013new.csv"
-_KINDS = {"csv": ".csv", "archive": (".zip", ".tar", ".tar.gz", ".tgz"),
-          "picture": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")}  # fmt: skip
-_COLUMNS = {"emotion": "label", "label": "label", "pixels": "pixels", "usage": "usage"}
-_SPLIT_NAMES = {"training": "train", "train": "train", "publictest": "val", "validation": "val",
-                "valid": "val", "val": "val", "privatetest": "test", "test": "test"}  # fmt: skip
-_OFFICIAL = re.compile(r"(training|publictest|privatetest)_(\d+)", re.IGNORECASE)
-_DAMAGED = (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+_SUFFIXES = (".csv", ".zip", ".tar", ".gz", ".tgz", ".npz", ".parquet")
+_FER2013_ROWS = {"train": 28_709, "val": 3_589, "test": 3_589}
+_READABLE = (
+    "a csv with the columns emotion and pixels, folders named by emotion, pictures with a table "
+    "of names and labels, arrays (X_train.npy, y_train.npy; images and labels in a .npz), "
+    "parquet, and archives of these"
+)
 
 
+class Unreadable(ValueError):
+    """Something lies at a place, and none of it is what ferlib reads."""
 
 
-def load(source=None, *, cache=None, votes="auto") -> FERData:
+def load(
+    source: str | Path | None = None,
+    *,
+    cache: str | Path | bool | None = None,
+    votes: str | Path | None = "auto",
+    labels: str | Path | Mapping | None = None,
+    partial: bool = False,
+) -> FERData:
     """Reads a source to FERData, or opens what was read of it before.
 
     Args:
@@ -60,30 +76,41 @@ def load(source=None, *, cache=None, votes="auto") -> FERData:
             folder, False is no cache.
         votes: "auto" joins the FER+ votes (fer2013new.csv) that lie beside a csv; a path names
             them; None leaves them out.
+        labels: What labels mean: a numbering ("fer2013", "rafdb", "affectnet", "ferplus",
+            "ck"), or a dict or JSON file from old name to class, to rename or merge; a class of
+            None leaves pictures out.
+        partial: Takes what is there of a file that was cut off, or of a FER2013 that lacks rows.
 
     Returns:
         The data as the source has it; see `cleaning.clean` for missing splits and copies.
 
     Raises:
         FileNotFoundError: If nothing is at the path, or the handle cannot be downloaded.
-        ValueError: If what is there is not FER2013, more than 5 % of it is bad, or the votes
-            do not fit the rows.
+        ValueError: If what is there cannot be read, more than 5 % of it is bad, its labels are
+            numbers of an unknown meaning, or the votes do not fit the rows.
+
+    Example:
+        >>> faces = load("drawn:70")
+        >>> len(faces), faces.splits
+        (70, ('train', 'val', 'test'))
     """
     name = str(source or "")
+    options = {"cache": cache, "votes": votes, "labels": labels, "partial": partial}
     if not name:
-        return _find(cache=cache, votes=votes)
+        return _find(options)
     if re.fullmatch(r"drawn(:\d+)?", name):
-        from ferlib.drawn import draw
-
-        return draw(*[int(n) for n in name.split(":")[1:]])
+        _, _, n = name.partition(":")
+        return drawn.draw(int(n)) if n else drawn.draw()
     path = Path(name).expanduser()
     there = path.exists()
-    data = _cached((path if there else download(name)).absolute(), cache, votes or None)
+    data = _cached((path if there else download(name)).absolute(), **options)
     if not there:
         data = replace(data, title=name, origin=f"{name} on Kaggle ({data.origin})")
     if data.faults:
-        warnings.warn(f"{name}: {len(data.faults)} faults, see `faults`. The first: "
-                      f"{data.faults[0]}", stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"{name}: {len(data.faults)} faults, see `faults`. The first: {data.faults[0]}",
+            stacklevel=2,
+        )
     return data
 
 
@@ -100,7 +127,7 @@ def download(handle: str) -> Path:
         FileNotFoundError: If it is no handle, or cannot be downloaded and never was.
     """
     problem = "is no Kaggle handle"
-    known = re.fullmatch(r"[\w-]+/[\w.-]+", handle) and not _kind(handle)
+    known = re.fullmatch(r"[\w-]+/[\w.-]+", handle) and not handle.lower().endswith(_SUFFIXES)
     if known and not Path(handle).parent.is_dir():
         try:
             import kagglehub
@@ -120,16 +147,16 @@ def download(handle: str) -> Path:
     )
 
 
-def describe(data: FERData):
+def describe(data: FERData) -> "pandas.DataFrame":
     """Counts the pictures by label and split.
 
     Returns:
-        DataFrame with a row for each emotion and one for all, a column for each split ("none"
+        DataFrame with a row for each class and one for all, a column for each split ("none"
         where the source has no split) and one for all.
     """
     import pandas as pd
 
-    emotion = pd.Categorical(np.array(EMOTIONS)[data.labels], EMOTIONS)
+    emotion = pd.Categorical(np.array(data.classes)[data.labels], data.classes)
     split = pd.Categorical(np.where(data.split == "", "none", data.split), [*SPLITS, "none"])
     table = pd.crosstab(emotion, split, margins=True, margins_name="all", dropna=False)
     return table.loc[:, table.any()].rename_axis(index="emotion", columns=None)
@@ -138,49 +165,39 @@ def describe(data: FERData):
 # ---- where the data is -------------------------------------------------------------------
 
 
-def _find(**options) -> FERData:
+def _find(options: dict) -> FERData:
     """Loads the first source there is, where nobody named one."""
     if named := os.environ.get("FERLIB_DATA"):
         return load(named, **options)
     raw = project_folder() / "data" / "raw"
-    for place in (raw, *sorted(path for mount in MOUNTS for path in glob.glob(mount)), HANDLE):
+    if raw.exists() and not _is_empty(archives.walk(raw)):
+        return load(raw, **options)
+    reason = None
+    for place in (*sorted(path for mount in MOUNTS for path in glob.glob(mount)), HANDLE):
         try:
             return load(place, **options)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, Unreadable) as error:
             reason = error
     warnings.warn(
-        f"NO DATA: nothing in $FERLIB_DATA, {raw} or a mount. {reason} The DRAWN FACES stand in: "
-        "they show that everything works, not how well it works on people.",
+        f"NO DATA: nothing in $FERLIB_DATA, {raw} or a mount. {reason} The DRAWN FACES are used "
+        "instead: they show that everything works, not how well it works on people.",
         stacklevel=3,
     )
     return load("drawn")
 
 
-def _kind(name: str) -> str:
-    """Returns "csv", "archive", "picture", or "" for a file that is none or is hidden."""
-    if any(part.startswith((".", "__MACOSX")) for part in name.split("/")):
-        return ""
-    return next((kind for kind, ends in _KINDS.items() if name.lower().endswith(ends)), "")
-
-
-def _walk(root: Path) -> tuple[dict[str, str], list[str]]:
-    """Lists the files of a source that may hold data, by their names in it, and its folders."""
-    if root.is_file():
-        return {p.name: str(p) for p in (root, root.with_name(_VOTES)) if p.is_file()}, []
-    names = sorted(glob.glob("**", root_dir=root, recursive=True))
-    files = {name.replace(os.sep, "/"): os.path.join(root, name) for name in names}
-    folders = [Path(name).as_posix() for name in glob.glob("**/", root_dir=root, recursive=True)]
-    folders.sort()
-    return {name: file for name, file in files.items() if _kind(name)}, folders
+def _is_empty(tree: Tree) -> bool:
+    named = [left for left in tree.left_out if left.reason != archives.HIDDEN]
+    return not (tree.files or tree.faults or named)
 
 
 # ---- the cache ---------------------------------------------------------------------------
 
 
-def _mark(path) -> list:
+def _mark(path: str | Path) -> list:
     """Returns size and time of change of a file and, but for a picture, a digest of stretches."""
     stat = os.stat(path)
-    if _kind(os.path.basename(path)) == "picture":
+    if archives.is_picture_name(str(path)):
         return [stat.st_size, stat.st_mtime_ns]
     digest = hashlib.blake2b(digest_size=8)
     with open(path, "rb", buffering=0) as file:
@@ -190,25 +207,39 @@ def _mark(path) -> list:
     return [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
 
 
-def _cached(path: Path, cache, votes) -> FERData:
+def _cached(
+    path: Path,
+    *,
+    cache: str | Path | bool | None,
+    votes: str | Path | None,
+    labels: str | Path | Mapping | None,
+    partial: bool,
+) -> FERData:
     """Opens the cache of a source, or reads the source and caches it."""
-    files, folders = _walk(path)
+    tree = archives.walk(path)
+    beside = path.with_name(_VOTES)
     if votes not in ("auto", None):
-        files[_VOTES] = str(votes)
-    if cache is not False:
-        marks = [_CACHE_FORMAT, folders, [(name, _mark(file)) for name, file in files.items()]]
-        stamp = hashlib.blake2b(json.dumps(marks).encode(), digest_size=16).hexdigest()
-        key = hashlib.blake2b(f"{path}|{votes}".encode(), digest_size=6).hexdigest()
-        folder = Path(cache or project_folder() / "data" / "processed") / f"{path.stem}-{key}"
-        if (data := _open_cache(folder, stamp)) is not None:
-            return data
-    try:
-        data = _read(path, files, folders, votes)
-    except FileNotFoundError:
-        raise
-    except _DAMAGED as error:
-        raise ValueError(f"{path} is damaged or locked ({error}). Download it again.") from error
-    return data if cache is False else _save_cache(folder, stamp, data) or data
+        beside = Path(votes)
+    elif votes is None or path.is_dir() or path.name == _VOTES or not beside.is_file():
+        beside = None
+    reader = _Reader(path, tree, beside, votes, labels, partial)
+    if cache is False:
+        return reader.read()
+    files = [str(beside)] * (beside is not None) + [file.path for file in tree.files]
+    marks = [[file, _mark(file)] for file in files]
+    asked = [_CACHE_FORMAT, str(labels), mapping(labels), partial, str(votes)]
+    stamp = _digest(json.dumps([asked, tree.folders, marks]), 16)
+    folder = Path(cache or project_folder() / "data" / "processed")
+    folder /= f"{path.stem}-{_digest(f'{path}|{votes}|{labels}|{partial}', 6)}"
+    data = _open_cache(folder, stamp)
+    if data is None:
+        data = reader.read()
+        data = _save_cache(folder, stamp, data) or data
+    return data
+
+
+def _digest(text: str, size: int) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=size).hexdigest()
 
 
 def _open_cache(folder: Path, stamp: str) -> FERData | None:
@@ -222,17 +253,27 @@ def _open_cache(folder: Path, stamp: str) -> FERData | None:
         images = np.load(folder / "images.npy", mmap_mode="r")
     except Exception:  # whatever the damage
         return None
-    n, faults = len(columns["labels"]), [Fault(*fault) for fault in meta.pop("faults")]
-    columns = {"votes": None, **columns, **meta, "faults": faults}
-    return FERData(images=images[:n], unlabelled=images[n:], **columns)
+    n = len(columns["labels"])
+    meta["faults"] = [Fault(*fault) for fault in meta["faults"]]
+    meta["left_out"] = [LeftOut(*left) for left in meta["left_out"]]
+    meta["classes"] = tuple(meta["classes"])
+    columns.setdefault("votes", None)
+    return FERData(images=images[:n], unlabelled=images[n:], **columns, **meta)
 
 
 def _save_cache(folder: Path, stamp: str, data: FERData) -> FERData | None:
     """Writes a cache in one step and opens it; None where it cannot be written."""
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     columns = {"labels": data.labels, "split": data.split, "names": data.names}
-    columns |= {} if data.votes is None else {"votes": data.votes}
-    meta = {"origin": data.origin, "title": data.title, "faults": [*map(astuple, data.faults)]}
+    if data.votes is not None:
+        columns["votes"] = data.votes
+    meta = {
+        "origin": data.origin,
+        "title": data.title,
+        "classes": data.classes,
+        "faults": [astuple(fault) for fault in data.faults],
+        "left_out": [astuple(left) for left in data.left_out],
+    }
     try:
         new.mkdir(parents=True)
         np.save(new / "images.npy", np.concatenate([data.images, data.unlabelled]))
@@ -250,180 +291,342 @@ def _save_cache(folder: Path, stamp: str, data: FERData) -> FERData | None:
 # ---- reading -----------------------------------------------------------------------------
 
 
-def _read(path: Path, files: dict[str, str], folders: list[str], votes) -> FERData:
-    """Reads the fullest csv, or folder of pictures, that a source holds."""
-    with ExitStack() as stack:
-        tree = {name: functools.partial(open, file, "rb") for name, file in files.items()}
-        faults = _expand(tree, folders, stack)
-        tables = {name: _header(tree[name]) for name in tree if _kind(name) == "csv"}
-        tables = {name: columns for name, columns in tables.items() if "pixels" in columns}
-        loose = [name for name, columns in tables.items() if "label" not in columns]
-        places = {n: _place(n.rpartition("/")[0]) for n in tree if _kind(n) == "picture"}
-        roots = Counter(root for root, _, label in places.values() if _is_label(label))
-        found = [name for name in (*tables, *roots) if name not in loose]
-        if not found:
-            raise (ValueError if tables or faults or path.is_file() else FileNotFoundError)(
-                f"{path} holds no labelled pictures. Looked at every level, and in archives, for "
-                "a csv with the columns emotion and pixels and for folders named by emotion. "
-                + "; ".join(map(str, faults[:3]))
-            )
-
-        def fullness(name):
-            rows = roots[name] or sum(1 for _ in _lines(tree[name]))
-            return rows, "usage" in tables.get(name, ())
-
-        best = max(found, key=fullness) if len(found) > 1 else found[0]
-        where = str((path.parent if path.is_file() else path) / best)
-        if best in tables:
-            rows, total = _collect(_csv_rows(tree[best], tables[best], best), where, faults)
-        else:
-            members = {name: place for name, place in places.items() if place[0] == best}
-            rows, total = _collect(_picture_rows(tree, members), where, faults)
-            empty = {f for f in folders if _place(f)[0] == best and _is_label(_place(f)[2])}
-            empty -= {name.rpartition("/")[0] for name in members}
-            faults += [Fault(folder, None, "an empty folder") for folder in sorted(empty)]
-        good = sorted((row for row in rows if row[1] is not None), key=lambda row: row[0])
-        rest = [row[4] for row in rows if row[1] is None]
-        if best in tables and loose:
-            name = max(loose, key=fullness)
-            more, _ = _collect(_csv_rows(tree[name], tables[name], name), name, faults)
-            rest += [row[4] for row in more]
-        if not good:
-            raise ValueError(f"{where} holds no labelled row.")
-        keys, labels, split, names, pixels = zip(*good, strict=True)
-        data = FERData(
-            np.stack(pixels), np.array(labels), np.array(split), None, np.array(names), where,
-            PurePosixPath(best).name if best in tables else path.name, faults,
-            np.array(rest, np.uint8).reshape(-1, SIDE, SIDE),
-        )  # fmt: skip
-        beside = [str(folder / _VOTES) for folder in PurePosixPath(best).parents if best in tables]
-        beside = [_VOTES] if votes != "auto" else [name for name in beside if name in tree]
-        if votes and beside:
-            data.votes = _join(tree[beside[0]], data, np.array([row for _, row, _ in keys]), total)
-    return data
-
-
-def _collect(rows, where: str, faults: list[Fault]) -> tuple[list[tuple], int]:
-    """Gathers the rows of a csv or the pictures of a folder.
+@dataclass
+class _Part:
+    """A file, or the pictures of a folder, that can be read as data.
 
     Args:
-        rows: Faults, and tuples of sort key, label (None: unlabelled), split, name, pixels.
-        where: What is read, for the errors.
-        faults: List that the faults are added to.
-
-    Returns:
-        The tuples, and the number of all rows.
-
-    Raises:
-        ValueError: If there is none, or more than 5 % are bad.
+        home: Parts of one home are read together, each as its split.
+        name: Its name in the source.
+        rows: Reads it.
+        count: Counts its rows or pictures.
+        labelled: Whether it has labels.
+        official: Whether its splits or numbers are FER2013's own.
+        numbering: The numbering that is its own, "" for none.
     """
-    rows = list(rows)
-    bad = [row for row in rows if isinstance(row, Fault)]
-    if not rows or len(bad) > 0.05 * len(rows):
+
+    home: tuple
+    name: str
+    rows: Callable[[], Iterable[Row | Fault]]
+    count: Callable[[], int]
+    labelled: bool = True
+    official: bool = False
+    numbering: str = ""
+    table: tables.Table | None = None
+
+
+class _Reader:
+    """Reads one source: lists its parts, takes the fullest set of them, and names the rest."""
+
+    def __init__(
+        self,
+        path: Path,
+        tree: Tree,
+        votes_file: Path | None,
+        votes: str | Path | None,
+        labels: str | Path | Mapping | None,
+        partial: bool,
+    ):
+        self.path, self.tree, self.votes_file, self.votes = path, tree, votes_file, votes
+        self.labels, self.partial = labels, partial
+        self.parts: list[_Part] = []
+        self.votes_tables: dict[str, File] = {}
+
+    def read(self) -> FERData:
+        """Reads the source."""
+        try:
+            with ExitStack() as stack:
+                archives.unpack(self.tree, stack)
+                return self._read()
+        except (FileNotFoundError, archives.TooLarge):
+            raise
+        except archives.DAMAGED as error:
+            raise ValueError(
+                f"{self.path} is damaged or locked ({error}). Download it again."
+            ) from error
+
+    def _read(self) -> FERData:
+        tree = self.tree
+        if tree.cut and not self.partial:
+            raise ValueError(
+                f"{self.path} is damaged: {tree.cut[0]}. Download it again, or take what is there "
+                "with partial=True."
+            )
+        self._list_parts()
+        homes = defaultdict(list)
+        for part in self.parts:
+            homes[part.home].append(part)
+        found = [home for home, parts in homes.items() if any(part.labelled for part in parts)]
+        if not found:
+            self._nothing()
+        best = found[0] if len(found) == 1 else max(found, key=lambda home: _fullness(homes[home]))
+        chosen = [part for part in self.parts if part.home == best]
+        loose = [part for part in self.parts if not part.labelled and part.home != best]
+        for part in self.parts:
+            if part not in chosen and part not in loose:
+                reason = f"{chosen[0].name} has as many or more; name this one to read it"
+                tree.left_out.append(LeftOut(part.name, part.count(), reason))
+        data = self._gather(chosen, loose)
+        data.left_out = tree.left_out
+        return data
+
+    def _nothing(self) -> None:
+        """Raises the error for a source without data, which says what lies there."""
+        seen = [str(fault) for fault in self.tree.faults]
+        seen += [f"{left.file}: {left.reason}" for left in self.tree.left_out]
+        kind: type[Exception] = Unreadable
+        if _is_empty(self.tree) and self.path.is_dir():
+            kind = FileNotFoundError
+        raise kind(
+            f"{self.path} holds no labelled pictures. Looked at every level, and in archives, for "
+            f"{_READABLE}. There is: {'; '.join(seen[:5]) or 'nothing'}."
+        )
+
+    # -- what there is
+
+    def _list_parts(self) -> None:
+        files = defaultdict(list)
+        for file in self.tree.files:
+            files[file.kind].append(file)
+        pictures = files.pop("picture", [])
+        for file in files.pop("parquet", []):
+            home = ("parquet", *tables.home_of(file))
+            rows = partial(tables.parquet_rows, file)
+            self.parts.append(_Part(home, file.name, rows, partial(_length, rows)))
+        self._list_arrays(files.pop("npy", []))
+        texts = files.pop("table", [])
+        taken = self._list_beside(pictures, texts)
+        taken |= self._list_tables(texts, pictures)
+        self._list_folders([file for file in pictures if file.name not in taken])
+        for kind, others in files.items():
+            for file in others:
+                self.tree.leave_out(file.name, kind)
+
+    def _list_arrays(self, files: list[File]) -> None:
+        used = set()
+        for split, arrays in tables.array_sets(files):
+            used |= {file.name for file in arrays.values()}
+            rows = partial(tables.array_rows, arrays, split)
+            count = partial(tables.array_length, arrays["images"])
+            name, folder = arrays["images"].name, arrays["images"].folder
+            has_labels = "labels" in arrays
+            self.parts.append(_Part(("arrays", folder), name, rows, count, has_labels))
+        for file in files:
+            if file.name not in used:
+                reason = "an array; wanted are names such as X_train and y_train, images and labels"
+                self.tree.leave_out(file.name, reason)
+
+    def _list_beside(self, pictures: list[File], texts: list[File]) -> set[str]:
+        pairs = list(folders.by_file_beside(pictures, texts))
+        if pairs:
+            rows = partial(folders.read_pictures, pairs)
+            name = pairs[0][0].folder or self.path.name
+            self.parts.append(_Part(("beside",), name, rows, partial(len, pairs)))
+        return {file.name for file, _ in pairs}
+
+    def _list_tables(self, texts: list[File], pictures: list[File]) -> set[str]:
+        """Lists the tables, and returns the names of the pictures that they have labels for."""
+        names = folders.Names(pictures)
+        taken: set[str] = set()
+        for file in texts:
+            if file.name.endswith(".cls"):
+                continue
+            try:
+                table = tables.sniff(file)
+            except ValueError as error:
+                self.tree.leave_out(file.name, str(error))
+                continue
+            if table is None:
+                self.tree.leave_out(file.name, tables.what_is(file))
+            elif "pixels" in table.roles:
+                rows = partial(tables.rows_of, table, partial=self.partial)
+                count = partial(tables.count_rows, table)
+                usage = "usage" in table.roles
+                home = ("table", *tables.home_of(file))
+                part = _Part(home, file.name, rows, count, table.labelled, usage)
+                part.numbering, part.table = table.numbering, table
+                self.parts.append(part)
+            else:
+                taken |= self._list_names(table, names)
+        return taken
+
+    def _list_names(self, table: tables.Table, names: folders.Names) -> set[str]:
+        found = list(names.rows(table, partial=self.partial))
+        pairs = [item for item in found if not isinstance(item, Fault)]
+        if not pairs:
+            reason = "a table of labels for pictures that are not here"
+            if table.votes:
+                reason = "FER+'s votes, without pictures: put fer2013.csv beside it"
+                self.votes_tables[table.file.name] = table.file
+            self.tree.leave_out(table.file.name, reason)
+            return set()
+        faults = [item for item in found if isinstance(item, Fault)]
+
+        def rows() -> Iterable[Row | Fault]:
+            yield from faults
+            yield from folders.read_pictures(pairs)
+
+        home = ("names", *tables.home_of(table.file))
+        part = _Part(home, table.file.name, rows, partial(len, pairs), numbering=table.numbering)
+        self.parts.append(part)
+        return {file.name for file, _ in pairs}
+
+    def _list_folders(self, pictures: list[File]) -> None:
+        for root, pairs in folders.by_folder(pictures).items():
+            labels = {row.label for _, row in pairs if row.label is not None}
+            unlabelled = [pair for pair in pairs if pair[1].label is None]
+            if not folders.are_labels(labels):
+                unlabelled_here = bool(unlabelled) and unlabelled[0][1].split
+                reason = f"{len(labels)} folders of pictures, whose names are not labels"
+                if not unlabelled_here:
+                    reason = "pictures without labels"
+                self.tree.left_out.append(LeftOut(root or ".", len(pairs), reason))
+                continue
+            loose = [pair for pair in pairs if not pair[1].label and not pair[1].split]
+            pairs = [pair for pair in pairs if pair not in loose]
+            if loose:
+                reason = "pictures without labels beside folders of labels"
+                self.tree.left_out.append(LeftOut(root or ".", len(loose), reason))
+            rows = partial(folders.read_pictures, pairs)
+            name = f"{root}/" if root else ""
+            part = _Part(("folders", root), name, rows, partial(len, pairs))
+            self.parts.append(part)
+
+    # -- what is read of it
+
+    def _gather(self, chosen: list[_Part], loose: list[_Part]) -> FERData:
+        """Reads the parts that were chosen, and the pictures without labels of others."""
+        chosen.sort(key=lambda part: (_split_order(part.name), part.name))
+        first, many = chosen[0], len(chosen) > 1
+        inside = "" if many else first.name
+        where = str((self.path.parent if self.path.is_file() else self.path) / inside)
+        items: list[Row | Fault] = []
+        for at, part in enumerate(chosen):
+            found = tables.whole_pixels(list(part.rows()))
+            for row in found:
+                if isinstance(row, Row) and not row.order:
+                    row.order = (at, row.row)
+            items += found
+        if not self.partial:
+            _refuse_half(chosen, items, where)
+        rows = [item for item in items if isinstance(item, Row)]
+        bad = [item for item in items if isinstance(item, Fault)]
+        unlabelled = [row.pixels for row in rows if row.label is None]
+        by_folder = first.home[0] == "folders"
+        meaning = Meaning(self.labels, numbering=first.numbering, where=where, by_folder=by_folder)
+        good, more_bad = meaning.apply([row for row in rows if row.label is not None])
+        bad += more_bad
+        _refuse_bad(bad, len(items), where)
+        if by_folder:
+            bad += self._empty_folders(first.home[1], rows)
+        for part in loose:
+            found = tables.whole_pixels(list(part.rows()))
+            unlabelled += [row.pixels for row in found if isinstance(row, Row)]
+            bad += [row for row in found if isinstance(row, Fault)]
+        if not good:
+            raise ValueError(f"{where} holds no labelled row.")
+        good.sort(key=lambda row: row.order)
+        self.tree.left_out += meaning.left_out
+        all_voted = all(row.votes is not None for row in good)
+        data = FERData(
+            images=np.stack([row.pixels for row in good]),
+            labels=np.array([meaning.classes.index(row.label) for row in good], np.int64),
+            split=np.array([row.split for row in good]),
+            votes=np.array([row.votes for row in good], np.float32) if all_voted else None,
+            names=np.array([_name(row, first.name, many) for row in good]),
+            origin=f"{where} ({meaning.note})" if meaning.note else where,
+            title=PurePosixPath(first.name).name if first.table and not many else self.path.name,
+            faults=self.tree.faults + bad,
+            unlabelled=np.array(unlabelled, np.uint8).reshape(-1, SIDE, SIDE),
+            classes=meaning.classes,
+        )
+        votes = self._votes_of(first, many)
+        if votes:
+            at = np.array([row.row - 1 if row.row else row.order[1] for row in good])
+            data.votes = _join(votes, data, at, len(items))
+        return data
+
+    def _votes_of(self, part: _Part, many: bool) -> File | None:
+        """Returns the file of FER+'s votes that belongs to what was read."""
+        if self.votes is None or (self.votes == "auto" and (many or not part.table)):
+            return None
+        if self.votes_file:
+            path = self.votes_file
+            return File(path.name, lambda: path.open("rb"), 0, str(path))
+        for folder in PurePosixPath(part.name).parents:
+            for name, file in self.votes_tables.items():
+                if PurePosixPath(name).parent == folder:
+                    self.tree.left_out = [x for x in self.tree.left_out if x.file != name]
+                    return file
+        return None
+
+    def _empty_folders(self, root: str, rows: list[Row]) -> list[Fault]:
+        filled = {row.order[-1].rpartition("/")[0] for row in rows}
+        faults = []
+        for folder in self.tree.folders:
+            its_root, _, label = folders.place(folder)
+            if its_root == root and label and is_emotion(label) and folder not in filled:
+                if not any(name.startswith(f"{folder}/") for name in filled):
+                    faults.append(Fault(folder, None, "an empty folder"))
+        return faults
+
+
+def _length(rows: Callable[[], Iterable]) -> int:
+    return sum(1 for _ in rows())
+
+
+def _fullness(parts: list[_Part]) -> tuple[int, bool]:
+    return sum(part.count() for part in parts if part.labelled), any(p.official for p in parts)
+
+
+def _split_order(name: str) -> int:
+    split = split_in(name)
+    return SPLITS.index(split) if split else 0
+
+
+def _name(row: Row, root: str, many: bool) -> str:
+    if isinstance(row.order[-1], str):
+        return row.order[-1].removeprefix(root)
+    return f"{row.file}, row {row.row}" if many else f"row {row.row}"
+
+
+def _refuse_bad(bad: list[Fault], total: int, where: str) -> None:
+    if not total or len(bad) > MOST_BAD * total:
         first = "".join(f"\n  {fault}" for fault in bad[:5])
         raise ValueError(
-            f"{where}: {len(bad)} of {len(rows)} rows or pictures are bad; up to 5 % are left "
-            f"out, never more. Mend it, or download it again. The first:{first or ' none'}"
+            f"{where}: {len(bad)} of {total} rows or pictures are bad; up to 5 % are left out, "
+            f"never more. Mend it, or download it again. The first:{first or ' none'}"
         )
-    faults += bad
-    return [row for row in rows if not isinstance(row, Fault)], len(rows)
 
 
-def _expand(tree: dict, folders: list[str], stack: ExitStack) -> list[Fault]:
-    """Puts what archives hold in their place in a tree; nothing is extracted to disk."""
-    faults, archives = [], [name for name in tree if _kind(name) == "archive"]
-    for name in archives:  # grows by the archives that lie in archives
-        try:
-            file = stack.enter_context(tree.pop(name)())
-            if name.lower().endswith(".zip"):
-                archive = stack.enter_context(zipfile.ZipFile(file))
-                members = [(m.filename, m.is_dir(), archive.open, m) for m in archive.infolist()]
-            else:
-                archive = stack.enter_context(tarfile.open(fileobj=file))
-                members = [m for m in archive if m.isdir() or m.isreg()]
-                members = [(m.name, m.isdir(), archive.extractfile, m) for m in members]
-        except _DAMAGED as error:
-            faults.append(Fault(name, None, f"the archive cannot be read: {error}"))
-            continue
-        for member, is_folder, opener, info in members:
-            path = PurePosixPath(member.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts or ":" in str(path)[:2]:
-                faults.append(Fault(name, None, f"refused {member}, which lies outside of it"))
-            elif is_folder:
-                folders.append(f"{name}/{path}")
-            elif kind := _kind(str(path)):
-                tree[f"{name}/{path}"] = functools.partial(opener, info)
-                if kind == "archive" and len(archives) < 50:
-                    archives.append(f"{name}/{path}")
-    return faults
+def _refuse_half(parts: list[_Part], items: list[Row | Fault], where: str) -> None:
+    """Raises an error for a FER2013 csv that lacks what it must have."""
+    whole = all(part.official and part.numbering == "fer2013" for part in parts)
+    if not whole or any(split_in(part.name) for part in parts):
+        return
+    count = Counter(item.split for item in items if isinstance(item, Row))
+    problem = ""
+    if set(count) == {"train"}:
+        problem = "only rows of Training"
+    elif count["train"] == _FER2013_ROWS["train"]:
+        for split in set(count) - {"train"}:
+            if count[split] < _FER2013_ROWS[split]:
+                problem = f"only {count[split]:,} rows of {split}"
+    if problem:
+        raise ValueError(
+            f"{where} has {problem}: a FER2013 has {_FER2013_ROWS}. It was cut off, perhaps in a "
+            "download. Get it again, or take what is there with partial=True."
+        )
 
 
-# ---- csv ---------------------------------------------------------------------------------
+# ---- FER+ --------------------------------------------------------------------------------
 
 
-def _lines(opener):
-    """Yields the lines of a file that are not blank."""
-    with opener() as file, io.BufferedReader(file, 1 << 20) as lines:
-        yield from (line for line in lines if not line.isspace())
-
-
-def _cells(line: bytes) -> list[bytes]:
-    return [cell.strip(b' "\r\n') for cell in line.split(b",")]
-
-
-def _header(opener) -> list[str]:
-    """Returns the columns of a csv by our names for them, "" for one that is not used."""
-    with opener() as file:
-        cells = _cells(file.readline(1 << 16).removeprefix(b"\xef\xbb\xbf"))
-    return [_COLUMNS.get(cell.decode(errors="replace").lower(), "") for cell in cells]
-
-
-def _csv_rows(opener, columns: list[str], name: str):
-    """Yields the rows of a csv as `_collect` takes them."""
-    lines = _lines(opener)
-    next(lines)
-    for row, line in enumerate(lines, 1):
-        try:
-            cells = _cells(line)
-            if len(cells) != len(columns):
-                raise ValueError(f"{len(cells)} columns instead of {len(columns)}")
-            cell = dict(zip(columns, cells, strict=True))
-            usage = cell.get("usage", b"").decode(errors="replace")
-            if "usage" in cell and usage.lower() not in _SPLIT_NAMES:
-                raise ValueError(f"unknown Usage {usage!r}")
-            split, pixels = _SPLIT_NAMES.get(usage.lower(), ""), _parse(cell["pixels"])
-            label = cell.get("label", b"").decode(errors="replace")
-            told = "label" in cell and (label or split not in ("val", "test"))
-            label = label_index(label) if told else None
-            yield (False, row - 1, ""), label, split, f"row {row}", pixels
-        except ValueError as error:
-            cut = "" if line.endswith(b"\n") else "the file ends in this row: "
-            yield Fault(name, row, f"{cut}{error}")
-
-
-def _parse(text: bytes) -> np.ndarray:
-    """Returns the picture, uint8 [48, 48], of numbers in text, or raises ValueError."""
-    try:
-        with warnings.catch_warnings(action="error"):
-            values = np.fromstring(text, np.int64, sep=" ")
-        plain = values.size == SIDE * SIDE and b"-" not in text and b"+" not in text
-        if plain and 0 <= values.min() and values.max() < 256:
-            return values.astype(np.uint8).reshape(SIDE, SIDE)
-    except (ValueError, DeprecationWarning):
-        pass
-    words = text.decode(errors="replace").split()  # anything unusual, the slow way
-    if len(words) != SIDE * SIDE:
-        raise ValueError(f"{len(words)} pixels instead of {SIDE * SIDE}")
-    if wrong := [word for word in words if not word.isdecimal() or int(word) > 255]:
-        raise ValueError(f"pixel {wrong[0]!r} is not from 0 to 255")
-    return np.array(words, np.int64).astype(np.uint8).reshape(SIDE, SIDE)
-
-
-def _join(opener, data: FERData, rows: np.ndarray, total: int) -> np.ndarray:
+def _join(file: File, data: FERData, rows: np.ndarray, total: int) -> np.ndarray:
     """Returns the FER+ votes of the rows, float32 [N, 10].
 
     Args:
-        opener: Opens fer2013new.csv.
+        file: fer2013new.csv.
         data: The data to join them to.
         rows: int [N], the row of each picture in the csv, from 0.
         total: Number of rows of the csv, bad ones among them.
@@ -433,66 +636,33 @@ def _join(opener, data: FERData, rows: np.ndarray, total: int) -> np.ndarray:
     """
     import pandas as pd
 
-    with opener() as file:
-        table = pd.read_csv(file)
-    problem = f"there are {len(table)} rows of votes and {total} of pictures"
-    if len(table) == total and rows[-1] < total and (np.diff(rows) > 0).all():
-        table = table.iloc[rows]
-        votes = table[list(FERPLUS)].to_numpy(np.float32)
-        usage = table["Usage"].str.lower().map(_SPLIT_NAMES).to_numpy()
-        told = np.array([FERPLUS_TO_LABEL.get(i, -1) for i in range(10)])[votes.argmax(axis=1)]
-        wrong = (data.split != usage) & (data.split != "")
-        agree = (told == data.labels)[told >= 0]
-        if wrong.any():
-            problem = f"{data.names[wrong.argmax()]} has another Usage there"
-        elif len(agree) < 500 or agree.mean() > 0.4:  # 0.64 in this order, 0.2 in any other
-            return votes
-        else:
-            problem = f"only {agree.mean():.0%} of the labels are the majority there"
-    raise ValueError(
-        f"The FER+ votes do not fit {data.origin}: {problem}. They join by row: take those of "
-        "this very file, or leave them out with votes=None."
-    )
+    with file.open() as stream:
+        table = pd.read_csv(stream)
+    problem = _misfit(table, data, rows, total)
+    if problem:
+        raise ValueError(
+            f"The FER+ votes do not fit {data.origin}: {problem}. They join by row: take those of "
+            "this very file, or leave them out with votes=None."
+        )
+    return table[list(FERPLUS)].to_numpy(np.float32)[rows]
 
 
-# ---- pictures ----------------------------------------------------------------------------
-
-
-def _is_label(name: str | None) -> bool:
-    try:
-        return label_index(name) >= 0
-    except ValueError:
-        return False
-
-
-@functools.cache
-def _place(folder: str) -> tuple[str, str, str | None]:
-    """Tells what a folder of pictures is by its path.
-
-    Returns:
-        The folder that its split lies in; the split, "" for none; the name of the label, None
-        for a split's pictures without labels.
-    """
-    *parts, label = folder.split("/")
-    if label.lower() in _SPLIT_NAMES:
-        parts, label = [*parts, label], None
-    at = [i for i, part in enumerate(parts) if part.lower() in _SPLIT_NAMES]
-    if not at:
-        return "/".join(parts), "", label
-    return "/".join(parts[: at[0]]), _SPLIT_NAMES[parts[at[-1]].lower()], label
-
-
-def _picture_rows(tree: dict, places: dict[str, tuple]):
-    """Yields pictures as `_collect` takes them; official names sort them as in the csv."""
-    for name, (root, split, label) in places.items():
-        official = _OFFICIAL.match(PurePosixPath(name).name)
-        split = _SPLIT_NAMES[official[1].lower()] if official else split
-        try:
-            known = None if label is None else label_index(label)
-            with tree[name]() as file:
-                pixels = read_picture(file)
-        except Exception as error:  # Pillow raises almost anything on a damaged file
-            yield Fault(name, None, str(error) or type(error).__name__)
-            continue
-        key = (not official, int(official[2]) if official else 0, name)
-        yield key, known, split, name.removeprefix(f"{root}/"), pixels
+def _misfit(table: "pandas.DataFrame", data: FERData, rows: np.ndarray, total: int) -> str:
+    """Returns why votes do not belong to the data, "" where they do."""
+    if not {"Usage", *FERPLUS} <= set(table.columns):
+        return f"its columns are {', '.join(map(str, table.columns[:12]))}"
+    in_order = rows[-1] < total and (np.diff(rows) > 0).all()
+    if len(table) != total or not in_order:
+        return f"there are {len(table)} rows of votes and {total} of pictures"
+    table = table.iloc[rows]
+    usage = table["Usage"].astype(str).map(split_of).to_numpy()
+    wrong = (data.split != usage) & (data.split != "")
+    if wrong.any():
+        return f"{data.names[wrong.argmax()]} has another Usage there"
+    most = table[list(FERPLUS)].to_numpy().argmax(axis=1)
+    told = np.array([FERPLUS_TO_LABEL.get(i, -1) for i in range(len(FERPLUS))])[most]
+    agree = (told == data.labels)[told >= 0]
+    few_or_merged = len(agree) < 500 or data.classes != EMOTIONS
+    if few_or_merged or agree.mean() > 0.4:  # 0.64 in this order, 0.2 in any other
+        return ""
+    return f"only {agree.mean():.0%} of the labels are the majority there"
