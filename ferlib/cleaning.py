@@ -6,13 +6,19 @@ picture that has a copy there: `evaluation` counts those instead.
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ferlib import sources
 from ferlib.faces import SPLITS, FERData
-from ferlib.labels import EMOTIONS, SIDE
+from ferlib.labels import SIDE
+
+if TYPE_CHECKING:
+    import pandas
 
 REASONS = ("constant picture", "copy with another label", "surplus copy")
 """Why `clean` removes a train picture."""
@@ -33,7 +39,7 @@ class CleaningReport:
     before: int
     after: int
     made: dict[str, int]
-    removed: "pandas.DataFrame"  # noqa: F821
+    removed: "pandas.DataFrame"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -41,7 +47,7 @@ class CleaningReport:
         found = Counter(self.removed["reason"])
         return {reason: found[reason] for reason in REASONS}
 
-    def to_frame(self):
+    def to_frame(self) -> "pandas.DataFrame":
         """Returns the counts as a DataFrame: step, pictures."""
         import pandas as pd
 
@@ -52,7 +58,7 @@ class CleaningReport:
         return pd.DataFrame(steps, columns=["step", "pictures"])
 
 
-def picture_hashes(images) -> np.ndarray:
+def picture_hashes(images: np.ndarray) -> np.ndarray:
     """Gives each picture a hash that exact copies share (BLAKE2b of 8 bytes).
 
     Args:
@@ -65,22 +71,22 @@ def picture_hashes(images) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
-def _flat(images) -> np.ndarray:
+def _flat(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images, np.uint8).reshape(len(images), SIDE * SIDE)
 
 
-def _constant(images) -> np.ndarray:
+def _constant(images: np.ndarray) -> np.ndarray:
     """Returns bool [N], whether all pixels of a picture are the same."""
     return _flat(images).max(axis=1) == _flat(images).min(axis=1)
 
 
-def find_copies(data: FERData):
+def find_copies(data: FERData) -> "pandas.DataFrame":
     """Finds the pictures that occur more than once.
 
     Returns:
         DataFrame with a row for each group of exact copies, largest first: copies (how many),
         one column for each split of the data with the number there ("none" for no split),
-        labels (the emotions, comma-separated), conflicting (more than one), across (in more
+        labels (the classes, comma-separated), conflicting (more than one), across (in more
         than one split), rows (their indices in the data).
     """
     import pandas as pd
@@ -88,14 +94,18 @@ def find_copies(data: FERData):
     _, group, size = np.unique(picture_hashes(data.images), return_inverse=True, return_counts=True)
     names = [split for split in (*SPLITS, "") if split in data.split]
     columns = ["copies", *(s or "none" for s in names), "labels", "conflicting", "across", "rows"]
+    by_group = np.argsort(group, kind="stable")
     found = []
-    for rows in np.split(np.argsort(group, kind="stable"), np.cumsum(size)):
-        if len(rows) > 1:
-            splits = data.split[rows].tolist()
-            labels = [EMOTIONS[label] for label in np.unique(data.labels[rows])]
-            counts = [splits.count(split) for split in names]
-            flags = [len(labels) > 1, len({*splits}) > 1]
-            found.append([len(rows), *counts, ", ".join(labels), *flags, rows.tolist()])
+    for end, n in zip(np.cumsum(size), size, strict=True):
+        if n == 1:
+            continue
+        rows = by_group[end - n : end]
+        counts = [int((data.split[rows] == split).sum()) for split in names]
+        labels = [data.classes[label] for label in np.unique(data.labels[rows])]
+        across = np.count_nonzero(counts) > 1
+        found.append(
+            [len(rows), *counts, ", ".join(labels), len(labels) > 1, across, rows.tolist()]
+        )
     table = pd.DataFrame(found, columns=columns)
     return table.sort_values("copies", ascending=False, kind="stable", ignore_index=True)
 
@@ -115,29 +125,37 @@ def clean(data: FERData, *, seed: int = 0, share: float = 0.1) -> tuple[FERData,
 
     Returns:
         The clean data, and the report on what was done.
+
+    Example:
+        >>> faces, report = clean(sources.load("drawn:70"))
+        >>> report.to_frame()["step"].tolist()[0], report.before == 70
+        ('given', True)
     """
     import pandas as pd
 
     split = np.where(data.split == "", "train", data.split).astype("<U5")
     train = np.flatnonzero(split == "train")
-    images, labels = data.images[train], data.labels[train]
-    _, first, group = np.unique(picture_hashes(images), return_index=True, return_inverse=True)
-    pairs = np.unique(np.stack([group, labels]), axis=1)
-    conflicting = np.bincount(pairs[0], minlength=len(first)) > 1
-    reason = np.full(len(train), REASONS[2], object)
-    reason[first] = ""
-    reason[conflicting[group]] = REASONS[1]
-    reason[_constant(images)] = REASONS[0]
-    out, reason = train[reason != ""], reason[reason != ""]
-    told = np.array(EMOTIONS)[data.labels[out]]
-    removed = {"row": out, "name": data.names[out], "label": told, "reason": reason}
-    known, rng = data.splits, np.random.default_rng(seed)
-    made = dict.fromkeys(() if "val" in known else ("val",) if known else ("val", "test"), 0)
-    train = np.setdiff1d(train, out)
-    for label in range(len(EMOTIONS)):
+    reason = _reasons(data.images[train], data.labels[train])
+    out = train[reason != ""]
+    removed = {
+        "row": out,
+        "name": data.names[out],
+        "label": np.array(data.classes)[data.labels[out]],
+        "reason": reason[reason != ""],
+    }
+    if not data.splits:
+        missing = ("val", "test")
+    elif "val" not in data.splits:
+        missing = ("val",)
+    else:
+        missing = ()
+    made = dict.fromkeys(missing, 0)
+    train = train[reason == ""]
+    rng = np.random.default_rng(seed)
+    for label in range(len(data.classes)):
         rows = rng.permutation(train[data.labels[train] == label])
         n = round(len(rows) * share)
-        for i, name in enumerate(made):
+        for i, name in enumerate(missing):
             split[rows[i * n : (i + 1) * n]] = name
             made[name] += n
     kept = np.setdiff1d(np.arange(len(data)), out)
@@ -145,8 +163,27 @@ def clean(data: FERData, *, seed: int = 0, share: float = 0.1) -> tuple[FERData,
     return replace(data, split=split).select(kept), report
 
 
+def _reasons(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns why each picture of train is removed, "" for one that stays (object [N])."""
+    _, first, group = np.unique(picture_hashes(images), return_index=True, return_inverse=True)
+    group_and_label = np.unique(np.stack([group, labels]), axis=1)
+    conflicting = np.bincount(group_and_label[0], minlength=len(first)) > 1
+    reason = np.full(len(images), REASONS[2], object)
+    reason[first] = ""
+    reason[conflicting[group]] = REASONS[1]
+    reason[_constant(images)] = REASONS[0]
+    return reason
+
+
 def prepare(
-    source=None, *, limit: int | None = None, seed: int = 0, cache=None, votes="auto"
+    source: str | Path | None = None,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    cache: str | Path | bool | None = None,
+    votes: str | Path | None = "auto",
+    labels: str | Path | Mapping | None = None,
+    partial: bool = False,
 ) -> FERData:
     """Loads a source, cleans it, and draws a sample where a limit is set.
 
@@ -156,11 +193,18 @@ def prepare(
         seed: Seed of the splits that are made and of the sample.
         cache: As in `sources.load`.
         votes: As in `sources.load`.
+        labels: As in `sources.load`.
+        partial: As in `sources.load`.
 
     Returns:
         The data, ready for training.
+
+    Example:
+        >>> len(prepare("drawn:210", limit=70))
+        70
     """
-    data = clean(sources.load(source, cache=cache, votes=votes), seed=seed)[0]
+    loaded = sources.load(source, cache=cache, votes=votes, labels=labels, partial=partial)
+    data, _ = clean(loaded, seed=seed)
     return data.sample(limit, seed=seed) if limit else data
 
 
@@ -168,18 +212,20 @@ def overview(data: FERData) -> dict:
     """Sums up what a source holds, for `ferlib data`.
 
     Returns:
-        A dict that JSON can hold: title, origin, fingerprint, pictures, unlabelled, votes
-        (bool), splits {split: {emotion: count}} ("none" for no split), copies {groups, surplus,
-        conflicting, seen {split: its pictures that train has too}}, constant, faults (a list of
-        {file, row, problem}).
+        A dict that JSON can hold: title, origin, fingerprint, classes, pictures, unlabelled,
+        votes (bool), splits {split: {class: count}} ("none" for no split), copies {groups,
+        surplus, conflicting, seen {split: its pictures that train has too}}, constant, faults (a
+        list of {file, row, problem}), left_out (a list of {file, pictures, reason}).
     """
     counts = sources.describe(data).drop(index="all", columns="all").astype(int)
     copies = find_copies(data)
     seen = copies[copies["train"] > 0] if "train" in copies else copies[:0]
+    other_splits = [split for split in data.splits if split != "train"]
     return {
         "title": data.title,
         "origin": data.origin,
         "fingerprint": data.fingerprint,
+        "classes": list(data.classes),
         "pictures": len(data),
         "unlabelled": len(data.unlabelled),
         "votes": data.votes is not None,
@@ -188,8 +234,9 @@ def overview(data: FERData) -> dict:
             "groups": len(copies),
             "surplus": int((copies["copies"] - 1).sum()),
             "conflicting": int(copies["conflicting"].sum()),
-            "seen": {name: int(seen[name].sum()) for name in data.splits if name != "train"},
+            "seen": {split: int(seen[split].sum()) for split in other_splits},
         },
         "constant": int(_constant(data.images).sum()),
         "faults": [asdict(fault) for fault in data.faults],
+        "left_out": [asdict(left) for left in data.left_out],
     }

@@ -123,9 +123,9 @@ class FERData:
         >>> from ferlib import drawn
         >>> faces = drawn.draw(70)
         >>> faces
-        FERData('drawn faces', 70 pictures, splits {'train': 56, 'val': 7, 'test': 7})
+        FERData('drawn faces', 70 pictures, splits {'train': 42, 'val': 14, 'test': 14})
         >>> faces.of("val").images.shape
-        (7, 48, 48)
+        (14, 48, 48)
         >>> faces.classes[faces.labels[0]]
         'fear'
     """

@@ -51,10 +51,15 @@ def hold(folder, *, wait: float):
 
 
 def project_folder() -> pathlib.Path:
-    """Returns the folder of data/ and runs/: the project that the working folder or ferlib lies
-    in, else the working folder."""
+    """Finds the folder of data/ and runs/.
+
+    Returns:
+        The project that the working folder lies in, else the one that ferlib lies in, else the
+        working folder.
+    """
     here = pathlib.Path.cwd()
-    for folder in (here, *here.parents, pathlib.Path(__file__).resolve().parents[1]):
+    package = pathlib.Path(__file__).resolve()
+    for folder in (here, *here.parents, package.parents[1]):
         if (folder / "pyproject.toml").is_file() and (folder / "ferlib").is_dir():
             return folder
     return here
