@@ -1,4 +1,4 @@
-"""Grey faces drawn from parameters: they stand in where there is no data.
+"""Grey faces drawn from parameters: they are used where there is no data.
 
 An emotion is the shape of brows, eyes, nose and mouth alone. Head, hair, glasses, pose, light,
 contrast and noise are drawn from the same ranges for all seven, so that neither the mean of a
@@ -8,7 +8,7 @@ picture nor one pixel tells them apart.
 import numpy as np
 
 from ferlib.faces import FERData
-from ferlib.labels import EMOTIONS
+from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, SIDE
 
 _SUPERSAMPLING = 4
 
@@ -28,8 +28,11 @@ _T = np.linspace(-1, 1, 13)
 _COS, _SIN = np.cos(np.pi * np.linspace(-1, 1, 25)), np.sin(np.pi * np.linspace(-1, 1, 25))
 
 
-def draw(n: int = 2800, *, seed: int = 0, size: int = 48) -> FERData:
+def draw(n: int = 2800, *, seed: int = 0, size: int = SIDE) -> FERData:
     """Draws faces with balanced labels, split 70/15/15 into train, val and test.
+
+    They have what FER2013 has: votes of ten people, and from 210 faces on exact copies, of which
+    some have another label and some lie in val or test.
 
     Args:
         n: How many faces, at least 21 (one of each label in each split).
@@ -41,22 +44,52 @@ def draw(n: int = 2800, *, seed: int = 0, size: int = 48) -> FERData:
 
     Raises:
         ValueError: If `n` is less than 21.
+
+    Example:
+        >>> faces = draw(70, seed=1)
+        >>> faces.images.shape, faces.votes.shape
+        ((70, 48, 48), (70, 10))
     """
     kinds = len(EMOTIONS)
     if n < 3 * kinds:
         raise ValueError(f"n is {n}: ask for at least {3 * kinds} faces, one a label and split.")
     rng = np.random.default_rng(seed)
-    labels = np.concatenate([rng.permutation(kinds) for _ in range(-(-n // kinds))])[-n:]
+    rounds = -(-n // kinds)
+    labels = np.concatenate([rng.permutation(kinds) for _ in range(rounds)])[-n:]
     held = kinds * max(1, round(0.15 * n / kinds))
+    images = np.stack([_face(EMOTIONS[label], rng, size) for label in labels])
+    people = np.random.default_rng([seed, 1])
+    _copy_some(images, labels, n - 2 * held, people)
     return FERData(
-        images=np.stack([_face(EMOTIONS[label], rng, size) for label in labels]),
+        images=images,
         labels=labels.astype(np.int64),
         split=np.repeat(["train", "val", "test"], [n - 2 * held, held, held]),
-        votes=None,
+        votes=_votes(labels, people),
         names=np.array([f"face {row}" for row in range(n)]),
         origin=f"drawn faces (seed {seed})",
         title="drawn faces",
     )
+
+
+def _copy_some(images: np.ndarray, labels: np.ndarray, train: int, rng: np.random.Generator):
+    """Replaces 1 in 70 faces by a copy of another: half in train, half of train in val and test."""
+    n = len(images)
+    copies = n // 210
+    places = [*rng.choice(np.arange(train // 2, train), 2 * copies, replace=False)]
+    places += [*rng.choice(np.arange(train, n), copies, replace=False)]
+    for i, place in enumerate(places):
+        conflicting = i < copies
+        alike = (labels[: train // 2] == labels[place]) != conflicting
+        images[place] = images[rng.choice(np.flatnonzero(alike))]
+
+
+def _votes(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lets ten people vote: 7 of 10 for the label, one for neutral, others for anything."""
+    shares = np.full((len(labels), len(FERPLUS)), 0.02)
+    shares[:, FERPLUS.index("neutral")] += 0.1
+    column_of = {label: column for column, label in FERPLUS_TO_LABEL.items()}
+    shares[np.arange(len(labels)), [column_of[label] for label in labels]] += 0.7
+    return rng.multinomial(10, shares).astype(np.float32)
 
 
 class _Pen:

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from ferlib import drawn
+from ferlib import cleaning, drawn
+from ferlib.labels import FERPLUS_TO_LABEL
 
 
 def test_as_asked_for(faces):
     assert faces.images.shape == (700, 48, 48) and faces.images.dtype == np.uint8
     assert faces.labels.dtype == np.int64
-    assert faces.splits == ("train", "val", "test") and faces.votes is None
+    assert faces.splits == ("train", "val", "test")
     assert [len(faces.of(split)) for split in faces.splits] == [490, 105, 105]
     for split in faces.splits:
         counts = np.bincount(faces.of(split).labels, minlength=7)
@@ -33,9 +34,17 @@ def test_the_seed_decides():
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
-def test_no_two_alike(faces):
-    assert len({image.tobytes() for image in faces.images}) == len(faces)
+def test_they_have_what_fer2013_has(faces):
+    copies = cleaning.find_copies(faces)
+    assert len(copies) >= 6 and copies["conflicting"].any() and copies["across"].any()
+    assert (copies["copies"] - 1).sum() == 3 * (700 // 210)
+    assert faces.votes.shape == (700, 10) and (faces.votes.sum(axis=1) == 10).all()
+    seven = np.array([FERPLUS_TO_LABEL.get(column, -1) for column in range(10)])
+    agree = seven[faces.votes.argmax(axis=1)] == faces.labels
+    assert 0.9 < agree.mean() < 1
     assert faces.images.std(axis=(1, 2)).min() > 3
+    few = drawn.draw(70)
+    assert len({image.tobytes() for image in few.images}) == 70
 
 
 def test_brightness_says_nothing_of_the_label():
