@@ -40,6 +40,7 @@ DAMAGED = (
 """What reading a damaged archive raises."""
 
 _HEAD = 1024
+_NOT_REGULAR = "no regular file (a pipe, socket or device)"
 _PICTURES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".pgm",
     ".ppm", ".pbm", ".avif", ".heic", ".heif",
@@ -145,10 +146,9 @@ def kind_of(head: bytes, name: str = "") -> str:
         >>> kind_of(b"PK\\3\\4"), kind_of(b"emotion,pixels\\n"), kind_of(b"<html>", "fer2013.csv")
         ('zip', 'table', 'a web page, perhaps a login: download the file itself')
     """
-    for kind, starts in _MAGIC.items():
-        if head.startswith(starts):
-            return kind
-    text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    known = [kind for kind, starts in _MAGIC.items() if head.startswith(starts)]
+    if known and (" " not in known[0] or not is_picture_name(name)):
+        return known[0]
     if _is_tar(head):
         return "tar"
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif"):
@@ -157,6 +157,7 @@ def kind_of(head: bytes, name: str = "") -> str:
         return "picture"
     if is_picture_name(name):
         return "picture"
+    text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
         return "a web page, perhaps a login: download the file itself"
     if not text:
@@ -197,6 +198,9 @@ def walk(root: Path) -> Tree:
     if root.is_file():
         _add(tree, root.name, str(root), os.stat(root))
         return tree
+    if not root.is_dir():
+        tree.leave_out(root.name, _NOT_REGULAR)
+        return tree
     above = {_identity(os.stat(folder)) for folder in root.resolve().parents}
     seen = set()
     folders, links, linked_files = [("", str(root))], [], []
@@ -220,7 +224,7 @@ def walk(root: Path) -> Tree:
                 tree.folders.append(inside)
                 (links if entry.is_symlink() else folders).append((inside, entry.path))
             elif not stat.S_ISREG(status.st_mode):
-                tree.leave_out(inside, "no regular file (a pipe, socket or device)")
+                tree.leave_out(inside, _NOT_REGULAR)
             elif entry.is_symlink():
                 linked_files.append((inside, entry.path, status))
             else:

@@ -21,7 +21,8 @@ _SPLIT_WORDS = {
     "publictest": "val", "validation": "val", "valid": "val", "val": "val", "dev": "val",
     "privatetest": "test", "testing": "test", "test": "test",
 }  # fmt: skip
-_FILLERS = ("", "fer", "set", "data", "images", "faces", "split", "zip", "tar", "targz", "tgz")
+_FILLERS = {"fer", "set", "data", "images", "faces", "split"}
+_ARCHIVE = re.compile(r"\.(zip|tar|tgz|gz)$", re.IGNORECASE)
 _WORDS = re.compile(r"(?i:public|private)[\W_]*(?i:test)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
@@ -32,7 +33,7 @@ def split_of(word: str) -> str:
     letters and digits are those of ASCII.
 
     Example:
-        >>> split_of("Public Test "), split_of("TESTING"), split_of("Ｔｅｓｔ")
+        >>> split_of("Public Test "), split_of("TESTING"), split_of("tests")
         ('val', 'test', '')
     """
     return _SPLIT_WORDS.get(re.sub(r"[\s_-]", "", word).lower(), "")
@@ -56,7 +57,8 @@ def split_of_folder(name: str) -> str:
         >>> split_of_folder("val_set"), split_of_folder("FER2013Test"), split_of_folder("test bed")
         ('val', 'test', '')
     """
-    return split_in(name) if without_split(name) in _FILLERS else ""
+    words = {word.lower() for word in _WORDS.findall(name) if not split_of(word)}
+    return split_in(name) if words <= _FILLERS or _ARCHIVE.search(name) else ""
 
 
 def without_split(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from ferlib.archives import File, TooLarge
-from ferlib.faces import Fault, split_of, split_of_folder
+from ferlib.faces import Fault, split_in, split_of, split_of_folder
 from ferlib.labels import is_emotion
 from ferlib.pictures import read_face
 from ferlib.tables import Row, Table, rows_of
@@ -99,6 +99,9 @@ class Names:
             found = self._find(row, table.file.folder)
             if len(found) == 1:
                 row.order = (found[0].name,)
+                row.split = row.split or place(found[0].folder)[1]
+                if table.numbering == "rafdb":
+                    row.split = split_in(row.name)
                 yield found[0], row
             else:
                 yield row.fault(f"{len(found) or 'no'} pictures are named {row.name}")

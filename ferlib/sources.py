@@ -474,13 +474,11 @@ class _Reader:
     def _list_folders(self, pictures: list[File]) -> None:
         for root, pairs in folders.by_folder(pictures).items():
             labels = {row.label for _, row in pairs if row.label is not None}
-            unlabelled = [pair for pair in pairs if pair[1].label is None]
             if not folders.are_labels(labels):
-                unlabelled_here = bool(unlabelled) and unlabelled[0][1].split
-                reason = f"{len(labels)} folders of pictures, whose names are not labels"
-                if not unlabelled_here:
-                    reason = "pictures without labels"
-                self.tree.left_out.append(LeftOut(root or ".", len(pairs), reason))
+                held_by = sorted({file.folder for file, _ in pairs})
+                name = held_by[0] if len(held_by) == 1 else root
+                reason = f"pictures without labels, in {len(held_by)} folders"
+                self.tree.left_out.append(LeftOut(name or ".", len(pairs), reason))
                 continue
             loose = [pair for pair in pairs if not pair[1].label and not pair[1].split]
             pairs = [pair for pair in pairs if pair not in loose]
@@ -516,6 +514,7 @@ class _Reader:
         meaning = Meaning(self.labels, numbering=first.numbering, where=where, by_folder=by_folder)
         good, more_bad = meaning.apply([row for row in rows if row.label is not None])
         bad += more_bad
+        bad.sort(key=lambda fault: (fault.file, fault.row or 0))
         _refuse_bad(bad, len(items), where)
         if by_folder:
             bad += self._empty_folders(first.home[1], rows)
