@@ -280,13 +280,15 @@ class _Budget:
 
     def take(self, n: int, name: str) -> None:
         self.bytes -= n
-        self.members -= 1
         if self.bytes < 0:
             raise TooLarge(
                 f"{name} unpacks to far more than its archive's size allows (at most {RATIO} times "
                 f"its size and {FLOOR >> 20} MB). It is damaged or made to harm; if you trust it, "
                 "unpack it and name the folder."
             )
+
+    def count(self, name: str) -> None:
+        self.members -= 1
         if self.members < 0:
             raise TooLarge(f"{name}: the archive has more than {MEMBERS:,} members; unpack it.")
 
@@ -301,12 +303,13 @@ class _Limited(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
-        at = self._file.tell()
+        self._spend(self._file.tell())
+        return len(data)
+
+    def _spend(self, at: int) -> None:
         if at > self._furthest:
             self._budget.take(at - self._furthest, self._name)
-            self._budget.members += 1
             self._furthest = at
-        return len(data)
 
     def readable(self) -> bool:
         return True
@@ -315,6 +318,8 @@ class _Limited(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 0:
+            self._spend(offset)
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -365,6 +370,7 @@ def _inside(
     members = []
     try:
         for member in openers[file.kind](file, tree, stack, budget):
+            budget.count(member.name)
             _identify(member, tree)
             members.append(member)
     except TooLarge:
@@ -406,7 +412,6 @@ def _open_tar(file: File, tree: Tree, stack: ExitStack, budget: _Budget) -> Iter
     for info in archive:
         if info.issparse():
             raise TooLarge(f"{file.name}/{info.name} is a sparse member; unpack the archive.")
-        budget.take(0, f"{file.name}/{info.name}")
         if info.isdir() or info.isreg():
             opener = partial(_buffered, archive.extractfile, info)
             yield from _member(file, info.name, info.isdir(), opener, info.size, tree)

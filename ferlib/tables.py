@@ -158,7 +158,7 @@ def _as_utf8(stream: Any, head: bytes) -> Any:
     if not encoding and not old_mac:
         return stream
     text = stream.read().decode(encoding or "utf-8", "replace")
-    return io.BytesIO("\n".join(text.splitlines()).encode() + b"\n")
+    return io.BytesIO(text.replace("\r\n", "\n").replace("\r", "\n").encode())
 
 
 def sniff(file: File) -> Table | None:
@@ -247,17 +247,25 @@ def _split(line: bytes, separator: str) -> list[str]:
 
 def _records(table: Table) -> Iterator[list[bytes] | None]:
     """Yields the cells of each row; None after the last where the file ends without a line end."""
-    lines, separator = lines_of(table.file), table.separator
     last = b"\n"
-    if table.quoted or separator == " ":
+
+    def lines() -> Iterator[bytes]:
+        nonlocal last
+        for line in lines_of(table.file):
+            last = line
+            yield line
+
+    if table.quoted or table.separator == " ":
         csv.field_size_limit(LONGEST)
-        text = (line.decode("utf-8", "replace") for line in lines)
-        for cells in csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True):
+        text = (line.decode("utf-8", "replace") for line in lines())
+        for cells in csv.reader(
+            text, delimiter=table.separator, skipinitialspace=True, strict=True
+        ):
             yield [cell.strip().encode() for cell in cells]
-        return
-    for line in lines:
-        last = line
-        yield [cell.strip() for cell in line.split(separator.encode())]
+    else:
+        separator = table.separator.encode()
+        for line in lines():
+            yield [cell.strip() for cell in line.split(separator)]
     if not last.endswith(b"\n"):
         yield None
 

@@ -91,7 +91,7 @@ def change(rng, data: bytes) -> tuple[bytes, int, str]:
         n = 1
         del data[at : at + int(rng.integers(1, 5000))]
     elif how == "twice":
-        data += data
+        data = data + data
     return bytes(data), n, str(how)
 
 

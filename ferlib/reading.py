@@ -1,0 +1,416 @@
+"""Reads what lies at a place: decides which of it is the data, and names what is left out."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ferlib import archives, folders, tables
+from ferlib.archives import File, Tree
+from ferlib.classes import Meaning
+from ferlib.faces import MOST_BAD, SPLITS, Fault, FERData, LeftOut, split_in, split_of
+from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, SIDE, is_emotion
+from ferlib.tables import Row
+
+if TYPE_CHECKING:
+    import pandas
+
+_FER2013_ROWS = {"train": 28_709, "val": 3_589, "test": 3_589}
+_READABLE = (
+    "a csv with the columns emotion and pixels, folders named by emotion, pictures with a table "
+    "of names and labels, arrays (X_train.npy, y_train.npy; images and labels in a .npz), "
+    "parquet, and archives of these"
+)
+
+
+class Unreadable(ValueError):
+    """Something lies at a place, and none of it is what ferlib reads."""
+
+
+def is_empty(tree: Tree) -> bool:
+    """Returns whether a place holds nothing but hidden files."""
+    named = [left for left in tree.left_out if left.reason != archives.HIDDEN]
+    return not (tree.files or tree.faults or named)
+
+
+@dataclass
+class _Part:
+    """A file, or the pictures of a folder, that can be read as data.
+
+    Args:
+        home: Parts of one home are read together, each as its split.
+        name: Its name in the source.
+        rows: Reads it.
+        count: Counts its rows or pictures.
+        labelled: Whether it has labels.
+        official: Whether its splits or numbers are FER2013's own.
+        numbering: The numbering that is its own, "" for none.
+    """
+
+    home: tuple
+    name: str
+    rows: Callable[[], Iterable[Row | Fault]]
+    count: Callable[[], int]
+    labelled: bool = True
+    official: bool = False
+    numbering: str = ""
+    table: tables.Table | None = None
+
+
+@dataclass
+class Reader:
+    """Reads one source: lists its parts, takes the fullest set of them, and names the rest.
+
+    Args:
+        path: The source.
+        tree: What lies there.
+        votes: The file of FER+'s votes, "auto" for one beside a csv, or None for none.
+        labels: As in `sources.load`.
+        partial: As in `sources.load`.
+    """
+
+    path: Path
+    tree: Tree
+    votes: Path | str | None
+    labels: str | Path | Mapping | None
+    partial: bool
+    parts: list[_Part] = field(default_factory=list)
+    votes_tables: dict[str, File] = field(default_factory=dict)
+
+    def read(self) -> FERData:
+        """Reads the source."""
+        try:
+            with ExitStack() as stack:
+                archives.unpack(self.tree, stack)
+                return self._read()
+        except (FileNotFoundError, archives.TooLarge):
+            raise
+        except archives.DAMAGED as error:
+            raise ValueError(
+                f"{self.path} is damaged or locked ({error}). Download it again."
+            ) from error
+
+    def _read(self) -> FERData:
+        tree = self.tree
+        if tree.cut and not self.partial:
+            raise ValueError(
+                f"{self.path} is damaged: {tree.cut[0]}. Download it again, or take what is there "
+                "with partial=True."
+            )
+        self._list_parts()
+        homes = defaultdict(list)
+        for part in self.parts:
+            homes[part.home].append(part)
+        found = [home for home, parts in homes.items() if any(part.labelled for part in parts)]
+        if not found:
+            self._nothing()
+        best = found[0] if len(found) == 1 else max(found, key=lambda home: _fullness(homes[home]))
+        chosen = [part for part in self.parts if part.home == best]
+        loose = [part for part in self.parts if not part.labelled and part.home != best]
+        for part in self.parts:
+            if part not in chosen and part not in loose:
+                reason = f"{chosen[0].name} has as many or more; name this one to read it"
+                tree.left_out.append(LeftOut(part.name, part.count(), reason))
+        data = self._gather(chosen, loose)
+        data.left_out = tree.left_out
+        return data
+
+    def _nothing(self) -> None:
+        """Raises the error for a source without data, which says what lies there."""
+        seen = [str(fault) for fault in self.tree.faults]
+        seen += [f"{left.file}: {left.reason}" for left in self.tree.left_out]
+        kind: type[Exception] = Unreadable
+        if is_empty(self.tree) and self.path.is_dir():
+            kind = FileNotFoundError
+        raise kind(
+            f"{self.path} holds no labelled pictures. Looked at every level, and in archives, for "
+            f"{_READABLE}. There is: {'; '.join(seen[:5]) or 'nothing'}."
+        )
+
+    # -- what there is
+
+    def _list_parts(self) -> None:
+        files = defaultdict(list)
+        for file in self.tree.files:
+            files[file.kind].append(file)
+        pictures = files.pop("picture", [])
+        for file in files.pop("parquet", []):
+            home = ("parquet", *tables.home_of(file))
+            rows = partial(tables.parquet_rows, file)
+            self.parts.append(_Part(home, file.name, rows, partial(_length, rows)))
+        self._list_arrays(files.pop("npy", []))
+        texts = files.pop("table", [])
+        taken = self._list_beside(pictures, texts)
+        taken |= self._list_tables(texts, pictures)
+        self._list_folders([file for file in pictures if file.name not in taken])
+        for kind, others in files.items():
+            for file in others:
+                self.tree.leave_out(file.name, kind)
+
+    def _list_arrays(self, files: list[File]) -> None:
+        used = set()
+        for split, arrays in tables.array_sets(files):
+            used |= {file.name for file in arrays.values()}
+            rows = partial(tables.array_rows, arrays, split)
+            count = partial(tables.array_length, arrays["images"])
+            name, folder = arrays["images"].name, arrays["images"].folder
+            has_labels = "labels" in arrays
+            self.parts.append(_Part(("arrays", folder), name, rows, count, has_labels))
+        for file in files:
+            if file.name not in used:
+                reason = "an array; wanted are names such as X_train and y_train, images and labels"
+                self.tree.leave_out(file.name, reason)
+
+    def _list_beside(self, pictures: list[File], texts: list[File]) -> set[str]:
+        pairs = list(folders.by_file_beside(pictures, texts))
+        if pairs:
+            rows = partial(folders.read_pictures, pairs)
+            name = pairs[0][0].folder or self.path.name
+            self.parts.append(_Part(("beside",), name, rows, partial(len, pairs)))
+        return {file.name for file, _ in pairs}
+
+    def _list_tables(self, texts: list[File], pictures: list[File]) -> set[str]:
+        """Lists the tables, and returns the names of the pictures that they have labels for."""
+        names = folders.Names(pictures)
+        taken: set[str] = set()
+        for file in texts:
+            if file.name.endswith(".cls"):
+                continue
+            try:
+                table = tables.sniff(file)
+            except ValueError as error:
+                self.tree.leave_out(file.name, str(error))
+                continue
+            if table is None:
+                self.tree.leave_out(file.name, tables.what_is(file))
+            elif "pixels" in table.roles:
+                rows = partial(tables.rows_of, table, partial=self.partial)
+                count = partial(tables.count_rows, table)
+                usage = "usage" in table.roles
+                home = ("table", *tables.home_of(file))
+                part = _Part(home, file.name, rows, count, table.labelled, usage)
+                part.numbering, part.table = table.numbering, table
+                self.parts.append(part)
+            else:
+                taken |= self._list_names(table, names)
+        return taken
+
+    def _list_names(self, table: tables.Table, names: folders.Names) -> set[str]:
+        found = list(names.rows(table, partial=self.partial))
+        pairs = [item for item in found if not isinstance(item, Fault)]
+        if not pairs:
+            reason = "a table of labels for pictures that are not here"
+            if table.votes:
+                reason = "FER+'s votes, without pictures: put fer2013.csv beside it"
+                self.votes_tables[table.file.name] = table.file
+            self.tree.leave_out(table.file.name, reason)
+            return set()
+        faults = [item for item in found if isinstance(item, Fault)]
+
+        def rows() -> Iterable[Row | Fault]:
+            yield from faults
+            yield from folders.read_pictures(pairs)
+
+        home = ("names", *tables.home_of(table.file))
+        part = _Part(home, table.file.name, rows, partial(len, pairs), numbering=table.numbering)
+        self.parts.append(part)
+        return {file.name for file, _ in pairs}
+
+    def _list_folders(self, pictures: list[File]) -> None:
+        for root, pairs in folders.by_folder(pictures).items():
+            labels = {row.label for _, row in pairs if row.label is not None}
+            if not folders.are_labels(labels):
+                held_by = sorted({file.folder for file, _ in pairs})
+                name = held_by[0] if len(held_by) == 1 else root
+                reason = f"pictures without labels, in {len(held_by)} folders"
+                self.tree.left_out.append(LeftOut(name or ".", len(pairs), reason))
+                continue
+            loose = [pair for pair in pairs if not pair[1].label and not pair[1].split]
+            pairs = [pair for pair in pairs if pair not in loose]
+            if loose:
+                reason = "pictures without labels beside folders of labels"
+                self.tree.left_out.append(LeftOut(root or ".", len(loose), reason))
+            rows = partial(folders.read_pictures, pairs)
+            name = f"{root}/" if root else ""
+            part = _Part(("folders", root), name, rows, partial(len, pairs))
+            self.parts.append(part)
+
+    # -- what is read of it
+
+    def _gather(self, chosen: list[_Part], loose: list[_Part]) -> FERData:
+        """Reads the parts that were chosen, and the pictures without labels of others."""
+        chosen.sort(key=lambda part: (_split_order(part.name), part.name))
+        first, many = chosen[0], len(chosen) > 1
+        inside = "" if many else first.name
+        where = str((self.path.parent if self.path.is_file() else self.path) / inside)
+        items: list[Row | Fault] = []
+        for at, part in enumerate(chosen):
+            found = tables.whole_pixels(list(part.rows()))
+            for row in found:
+                if isinstance(row, Row) and not row.order:
+                    row.order = (at, row.row)
+            items += found
+        if not self.partial:
+            _refuse_half(chosen, items, where)
+        rows = [item for item in items if isinstance(item, Row)]
+        bad = [item for item in items if isinstance(item, Fault)]
+        unlabelled = [row.pixels for row in rows if row.label is None]
+        by_folder = first.home[0] == "folders"
+        meaning = Meaning(self.labels, numbering=first.numbering, where=where, by_folder=by_folder)
+        good, more_bad = meaning.apply([row for row in rows if row.label is not None])
+        bad += more_bad
+        bad.sort(key=lambda fault: (fault.file, fault.row or 0))
+        _refuse_bad(bad, len(items), where)
+        if by_folder:
+            bad += self._empty_folders(first.home[1], rows)
+        for part in loose:
+            found = tables.whole_pixels(list(part.rows()))
+            unlabelled += [row.pixels for row in found if isinstance(row, Row)]
+            bad += [row for row in found if isinstance(row, Fault)]
+        if not good:
+            raise ValueError(f"{where} holds no labelled row.")
+        good.sort(key=lambda row: row.order)
+        self.tree.left_out += meaning.left_out
+        all_voted = all(row.votes is not None for row in good)
+        data = FERData(
+            images=np.stack([row.pixels for row in good]),
+            labels=np.array([meaning.classes.index(row.label) for row in good], np.int64),
+            split=np.array([row.split for row in good]),
+            votes=np.array([row.votes for row in good], np.float32) if all_voted else None,
+            names=np.array([_name(row, first.name, many) for row in good]),
+            origin=f"{where} ({meaning.note})" if meaning.note else where,
+            title=PurePosixPath(first.name).name if first.table and not many else self.path.name,
+            faults=self.tree.faults + bad,
+            unlabelled=np.array(unlabelled, np.uint8).reshape(-1, SIDE, SIDE),
+            classes=meaning.classes,
+        )
+        votes = self._votes_of(first, many)
+        if votes:
+            at = np.array([row.row - 1 if row.row else row.order[1] for row in good])
+            data.votes = _join(votes, data, at, len(items))
+        return data
+
+    def _votes_of(self, part: _Part, many: bool) -> File | None:
+        """Returns the file of FER+'s votes that belongs to what was read."""
+        if self.votes is None or (self.votes == "auto" and (many or not part.table)):
+            return None
+        if isinstance(self.votes, Path):
+            return File(self.votes.name, partial(open, self.votes, "rb"), 0)
+        for folder in PurePosixPath(part.name).parents:
+            for name, file in self.votes_tables.items():
+                if PurePosixPath(name).parent == folder:
+                    self.tree.left_out = [x for x in self.tree.left_out if x.file != name]
+                    return file
+        return None
+
+    def _empty_folders(self, root: str, rows: list[Row]) -> list[Fault]:
+        filled = {row.order[-1].rpartition("/")[0] for row in rows}
+        faults = []
+        for folder in self.tree.folders:
+            its_root, _, label = folders.place(folder)
+            if its_root == root and label and is_emotion(label) and folder not in filled:
+                if not any(name.startswith(f"{folder}/") for name in filled):
+                    faults.append(Fault(folder, None, "an empty folder"))
+        return faults
+
+
+def _length(rows: Callable[[], Iterable]) -> int:
+    return sum(1 for _ in rows())
+
+
+def _fullness(parts: list[_Part]) -> tuple[int, bool]:
+    return sum(part.count() for part in parts if part.labelled), any(p.official for p in parts)
+
+
+def _split_order(name: str) -> int:
+    split = split_in(name)
+    return SPLITS.index(split) if split else 0
+
+
+def _name(row: Row, root: str, many: bool) -> str:
+    if isinstance(row.order[-1], str):
+        return row.order[-1].removeprefix(root)
+    return f"{row.file}, row {row.row}" if many else f"row {row.row}"
+
+
+def _refuse_bad(bad: list[Fault], total: int, where: str) -> None:
+    if not total or len(bad) > MOST_BAD * total:
+        first = "".join(f"\n  {fault}" for fault in bad[:5])
+        raise ValueError(
+            f"{where}: {len(bad)} of {total} rows or pictures are bad; up to 5 % are left out, "
+            f"never more. Mend it, or download it again. The first:{first or ' none'}"
+        )
+
+
+def _refuse_half(parts: list[_Part], items: list[Row | Fault], where: str) -> None:
+    """Raises an error for a FER2013 csv that lacks what it must have."""
+    whole = all(part.official and part.numbering == "fer2013" for part in parts)
+    if not whole or any(split_in(part.name) for part in parts):
+        return
+    count = Counter(item.split for item in items if isinstance(item, Row))
+    problem = ""
+    if set(count) == {"train"}:
+        problem = "only rows of Training"
+    elif count["train"] == _FER2013_ROWS["train"]:
+        for split in set(count) - {"train"}:
+            if count[split] < _FER2013_ROWS[split]:
+                problem = f"only {count[split]:,} rows of {split}"
+    if problem:
+        raise ValueError(
+            f"{where} has {problem}: a FER2013 has {_FER2013_ROWS}. It was cut off, perhaps in a "
+            "download. Get it again, or take what is there with partial=True."
+        )
+
+
+# ---- FER+ --------------------------------------------------------------------------------
+
+
+def _join(file: File, data: FERData, rows: np.ndarray, total: int) -> np.ndarray:
+    """Returns the FER+ votes of the rows, float32 [N, 10].
+
+    Args:
+        file: fer2013new.csv.
+        data: The data to join them to.
+        rows: int [N], the row of each picture in the csv, from 0.
+        total: Number of rows of the csv, bad ones among them.
+
+    Raises:
+        ValueError: If their number or order is not that of the votes.
+    """
+    import pandas as pd
+
+    with file.open() as stream:
+        table = pd.read_csv(stream)
+    problem = _misfit(table, data, rows, total)
+    if problem:
+        raise ValueError(
+            f"The FER+ votes do not fit {data.origin}: {problem}. They join by row: take those of "
+            "this very file, or leave them out with votes=None."
+        )
+    return table[list(FERPLUS)].to_numpy(np.float32)[rows]
+
+
+def _misfit(table: "pandas.DataFrame", data: FERData, rows: np.ndarray, total: int) -> str:
+    """Returns why votes do not belong to the data, "" where they do."""
+    if not {"Usage", *FERPLUS} <= set(table.columns):
+        return f"its columns are {', '.join(map(str, table.columns[:12]))}"
+    in_order = rows[-1] < total and (np.diff(rows) > 0).all()
+    if len(table) != total or not in_order:
+        return f"there are {len(table)} rows of votes and {total} of pictures"
+    table = table.iloc[rows]
+    usage = table["Usage"].astype(str).map(split_of).to_numpy()
+    wrong = (data.split != usage) & (data.split != "")
+    if wrong.any():
+        return f"{data.names[wrong.argmax()]} has another Usage there"
+    most = table[list(FERPLUS)].to_numpy().argmax(axis=1)
+    told = np.array([FERPLUS_TO_LABEL.get(i, -1) for i in range(len(FERPLUS))])[most]
+    agree = (told == data.labels)[told >= 0]
+    few_or_merged = len(agree) < 500 or data.classes != EMOTIONS
+    if few_or_merged or agree.mean() > 0.4:  # 0.64 in this order, 0.2 in any other
+        return ""
+    return f"only {agree.mean():.0%} of the labels are the majority there"
