@@ -23,11 +23,11 @@ IMAGES = np.random.default_rng(2).integers(0, 256, (28, 48, 48), np.uint8)
 
 
 def load(source, **options):
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         return sources.load(source, cache=False, **options)
     finally:
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
 
 def write(path, n=28):

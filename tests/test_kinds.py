@@ -5,8 +5,10 @@ import gzip
 import io
 import json
 import lzma
+import os
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -485,3 +487,49 @@ def test_colours():
     assert list(found) == [*EMOTIONS, *names] and len(set(found.values())) == 12
     assert {name: found[name] for name in EMOTIONS} == labels.PALETTE
     assert len(set(labels.colours([str(i) for i in range(12)]).values())) == 12
+
+
+# ---- the cases that people reported ------------------------------------------------------
+
+CASES = {
+    "containers/arrays": 360,
+    "containers/csv_gz": 360,
+    "containers/no_suffix": 360,
+    "containers/no_suffix_tar": 360,
+    "containers/tar_named_csv": 360,
+    "containers/html": "a web page",
+    "containers/lfs_pointer": "git lfs pull",
+    "containers/votes_named_csv": "FER\\+'s votes",
+    "tables/float_labels.csv": 360,
+    "tables/lists.csv": 360,
+    "tables/pixel_columns.csv": 360,
+    "tables/semicolon.csv": 360,
+    "tables/unit_pixels.csv": 360,
+    "tables/usage_testing.csv": 360,
+    "in_parts/with_usage": 280,
+    "in_parts/without_usage": 280,
+    "in_parts/training_testing": 240,
+    "other_sets/ck": 981,
+    "other_sets/rafdb": "labels='rafdb'",
+    "other_sets/affectnet7": "labels='affectnet'",
+    "other_sets/three_emotions": 240,
+    "other_sets/own_labels": 240,
+    "labels_in_a_table/ferplus_folders": 240,
+    "labels_in_a_table/names_and_labels": 240,
+    "photos/mixed": "without labels",
+    "photos/tight_crops": "without labels",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_cases(case):
+    """What shared/cases/make_cases made at `$FERLIB_CASES`: all rows and pictures accounted for."""
+    if "FERLIB_CASES" not in os.environ:
+        pytest.skip("set $FERLIB_CASES to what shared/cases/make_cases made")
+    source, wanted = Path(os.environ["FERLIB_CASES"], case), CASES[case]
+    if isinstance(wanted, str):
+        with pytest.raises(ValueError, match=f"(?s){wanted}"):
+            load(source)
+        return
+    data = load(source)
+    assert len(data) == accounted(data) == wanted
