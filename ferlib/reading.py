@@ -20,6 +20,9 @@ from ferlib.tables import Row
 if TYPE_CHECKING:
     import pandas
 
+MANY = 20
+"""More files than this that are left out of one folder for one reason are named together."""
+
 _FER2013_ROWS = {"train": 28_709, "val": 3_589, "test": 3_589}
 _READABLE = (
     "a csv with the columns emotion and pixels, folders named by emotion, pictures with a table "
@@ -117,7 +120,7 @@ class Reader:
                 reason = f"{chosen[0].name} has as many or more; name this one to read it"
                 tree.left_out.append(LeftOut(part.name, part.count(), reason))
         data = self._gather(chosen, loose)
-        data.left_out = tree.left_out
+        data.left_out = _merged(tree.left_out)
         return data
 
     def _nothing(self) -> None:
@@ -230,15 +233,14 @@ class Reader:
                 reason = f"pictures without labels, in {len(held_by)} folders"
                 self.tree.left_out.append(LeftOut(name or ".", len(pairs), reason))
                 continue
-            loose = [pair for pair in pairs if not pair[1].label and not pair[1].split]
-            pairs = [pair for pair in pairs if pair not in loose]
+            used = [(file, row) for file, row in pairs if row.label or row.split]
+            loose = len(pairs) - len(used)
             if loose:
                 reason = "pictures without labels beside folders of labels"
-                self.tree.left_out.append(LeftOut(root or ".", len(loose), reason))
-            rows = partial(folders.read_pictures, pairs)
+                self.tree.left_out.append(LeftOut(root or ".", loose, reason))
+            rows = partial(folders.read_pictures, used)
             name = f"{root}/" if root else ""
-            part = _Part(("folders", root), name, rows, partial(len, pairs))
-            self.parts.append(part)
+            self.parts.append(_Part(("folders", root), name, rows, partial(len, used)))
 
     # -- what is read of it
 
@@ -250,50 +252,57 @@ class Reader:
         where = str((self.path.parent if self.path.is_file() else self.path) / inside)
         items: list[Row | Fault] = []
         for at, part in enumerate(chosen):
-            found = tables.whole_pixels(list(part.rows()))
+            found = _rows_of(part)
             for row in found:
                 if isinstance(row, Row) and not row.order:
                     row.order = (at, row.row)
             items += found
         if not self.partial:
             _refuse_half(chosen, items, where)
-        rows = [item for item in items if isinstance(item, Row)]
-        bad = [item for item in items if isinstance(item, Fault)]
-        unlabelled = [row.pixels for row in rows if row.label is None]
+        rows, bad = _apart(items)
         by_folder = first.home[0] == "folders"
         meaning = Meaning(self.labels, numbering=first.numbering, where=where, by_folder=by_folder)
         good, more_bad = meaning.apply([row for row in rows if row.label is not None])
+        good.sort(key=lambda row: row.order)
         bad += more_bad
         bad.sort(key=lambda fault: (fault.file, fault.row or 0))
         _refuse_bad(bad, len(items), where)
+        if not good:
+            raise ValueError(f"{where} holds no labelled row.")
+        unlabelled = [row for row in rows if row.label is None]
         if by_folder:
             bad += self._empty_folders(first.home[1], rows)
         for part in loose:
-            found = tables.whole_pixels(list(part.rows()))
-            unlabelled += [row.pixels for row in found if isinstance(row, Row)]
-            bad += [row for row in found if isinstance(row, Fault)]
-        if not good:
-            raise ValueError(f"{where} holds no labelled row.")
-        good.sort(key=lambda row: row.order)
+            more, more_bad = _apart(_rows_of(part))
+            unlabelled += more
+            bad += more_bad
         self.tree.left_out += meaning.left_out
+        self.tree.faults += bad
+        data = self._assemble(good, unlabelled, meaning, first, many)
+        votes = self._votes_of(first, many)
+        if votes:
+            at_row = [row.row - 1 if row.row else row.order[1] for row in good]
+            data.votes = _join(votes, data, np.array(at_row), len(items))
+        return data
+
+    def _assemble(
+        self, good: list[Row], unlabelled: list[Row], meaning: Meaning, first: _Part, many: bool
+    ) -> FERData:
+        """Makes the data of rows."""
+        faces = [row.pixels for row in unlabelled]
         all_voted = all(row.votes is not None for row in good)
-        data = FERData(
+        return FERData(
             images=np.stack([row.pixels for row in good]),
             labels=np.array([meaning.classes.index(row.label) for row in good], np.int64),
             split=np.array([row.split for row in good]),
             votes=np.array([row.votes for row in good], np.float32) if all_voted else None,
             names=np.array([_name(row, first.name, many) for row in good]),
-            origin=f"{where} ({meaning.note})" if meaning.note else where,
+            origin=f"{meaning.where} ({meaning.note})" if meaning.note else meaning.where,
             title=PurePosixPath(first.name).name if first.table and not many else self.path.name,
-            faults=self.tree.faults + bad,
-            unlabelled=np.array(unlabelled, np.uint8).reshape(-1, SIDE, SIDE),
+            faults=self.tree.faults,
+            unlabelled=np.array(faces, np.uint8).reshape(-1, SIDE, SIDE),
             classes=meaning.classes,
         )
-        votes = self._votes_of(first, many)
-        if votes:
-            at = np.array([row.row - 1 if row.row else row.order[1] for row in good])
-            data.votes = _join(votes, data, at, len(items))
-        return data
 
     def _votes_of(self, part: _Part, many: bool) -> File | None:
         """Returns the file of FER+'s votes that belongs to what was read."""
@@ -317,6 +326,38 @@ class Reader:
                 if not any(name.startswith(f"{folder}/") for name in filled):
                     faults.append(Fault(folder, None, "an empty folder"))
         return faults
+
+
+def _rows_of(part: _Part) -> list[Row | Fault]:
+    """Reads a part; an error names it."""
+    try:
+        return tables.whole_pixels(list(part.rows()))
+    except archives.TooLarge:
+        raise
+    except ValueError as error:
+        if part.name in str(error):
+            raise
+        raise ValueError(f"{part.name}: {error}") from error
+
+
+def _apart(items: list[Row | Fault]) -> tuple[list[Row], list[Fault]]:
+    """Returns rows and faults apart."""
+    rows = [item for item in items if isinstance(item, Row)]
+    return rows, [item for item in items if isinstance(item, Fault)]
+
+
+def _merged(left_out: list[LeftOut]) -> list[LeftOut]:
+    """Sums up what is left out for one reason in one folder, where it is many files."""
+    groups = defaultdict(list)
+    for left in left_out:
+        groups[PurePosixPath(left.file).parent, left.reason].append(left)
+    merged = []
+    for (folder, reason), group in groups.items():
+        if len(group) > MANY:
+            pictures = sum(left.pictures for left in group)
+            group = [LeftOut(str(folder), pictures, f"{len(group)} files: {reason}")]
+        merged += group
+    return merged
 
 
 def _length(rows: Callable[[], Iterable]) -> int:
@@ -384,8 +425,11 @@ def _join(file: File, data: FERData, rows: np.ndarray, total: int) -> np.ndarray
     """
     import pandas as pd
 
-    with file.open() as stream:
-        table = pd.read_csv(stream)
+    try:
+        with file.open() as stream:
+            table = pd.read_csv(stream)
+    except ValueError as error:
+        raise ValueError(f"{file.name} is no table of votes: {error}") from error
     problem = _misfit(table, data, rows, total)
     if problem:
         raise ValueError(

@@ -154,7 +154,7 @@ def _find(options: dict) -> FERData:
     if named := os.environ.get("FERLIB_DATA"):
         return load(named, **options)
     raw = project_folder() / "data" / "raw"
-    if raw.exists() and not reading.is_empty(archives.walk(raw)):
+    if os.path.lexists(raw) and not reading.is_empty(archives.walk(raw)):
         return load(raw, **options)
     reason = None
     for place in (*sorted(path for mount in MOUNTS for path in glob.glob(mount)), HANDLE):

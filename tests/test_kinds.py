@@ -284,6 +284,16 @@ def test_what_is_left_out_is_named_and_counted(tmp_path):
     assert cached.left_out == [] and cached.classes == EMOTIONS
 
 
+def test_many_files_left_out_for_one_reason_are_named_together(tmp_path):
+    (tmp_path / "fer2013.csv").write_text(CSV)
+    (tmp_path / "more").mkdir()
+    for i in range(30):
+        (tmp_path / "more" / f"{i}.h5").write_bytes(b"\x89HDF\r\n")
+    data = load(tmp_path)
+    assert [left.file for left in data.left_out] == ["more"]
+    assert "30 files" in data.left_out[0].reason
+
+
 # ---- pictures with a table, arrays, shards -----------------------------------------------
 
 
