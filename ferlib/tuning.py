@@ -1,16 +1,22 @@
 """Hyperparameter tuning with keras-tuner: a trial is a training like any other.
 
 keras-tuner chooses the values and keeps the books. A trial turns them into a `Recipe`, which
-`training.train` trains in the trial's own folder. So a search that is killed goes on in the middle
-of the trial where it stopped, and each trial's folder says all that decided its score.
+`training.train` trains in the trial's own folder. So a search that is killed continues in the
+middle of the trial where it stopped, and each trial's folder says all that decided its score.
 """
 
+import contextlib
 import dataclasses
+import inspect
 import json
 import os
-import pathlib
 import shutil
 import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import psutil
 
 # isort: off
 from ferlib.backend import keras  # before keras_tuner, which would start TensorFlow aloud
@@ -19,98 +25,248 @@ from keras_tuner import oracles
 from keras_tuner.engine.base_tuner import BaseTuner
 # isort: on
 
-from ferlib import distributed, files, recipes, training
+from ferlib import distributed, files, models, recipes, training
 from ferlib.batches import Augmentation
+from ferlib.faces import FERData
 from ferlib.recipes import Recipe
 
-METHODS = {
-    "bayesian": oracles.BayesianOptimizationOracle,
-    "hyperband": oracles.HyperbandOracle,
-    "random": oracles.RandomSearchOracle,
-}
-"""How the next values are chosen. Bayesian optimisation asks a model of the scores so far (Snoek
-et al. 2012, arXiv:1206.2944); Hyperband stops weak trials early (Li et al. 2016,
-arXiv:1603.06560)."""
+SGD_FACTOR = 20
+"""SGD needs about this many times the learning rate of Adam."""
 
-_SGD = 20  # SGD needs about this many times the learning rate of Adam.
+Space = Callable[[keras_tuner.HyperParameters, Recipe], Recipe]
+"""A search space: a function of keras-tuner's HyperParameters and of the recipe that trials vary,
+which gives the recipe of a trial."""
 
 
-def residual_space(hp, base: Recipe) -> Recipe:
-    """Draws a recipe for the residual network from the search space.
+def recipe_space(hp: keras_tuner.HyperParameters, base: Recipe) -> Recipe:
+    """Draws a recipe from the search space, for any network with `widths` and `dropout`.
 
     Args:
         hp: keras-tuner's HyperParameters, which names each value and its range.
         base: The recipe that everything else is taken from.
 
     Returns:
-        The recipe. Under SGD the learning rate is 20 times, the weight decay a 20th of the value
-        drawn, so that one range fits both optimizers; "augmentation" multiplies the strengths of
-        the base's augmentation, 0 leaves flips alone.
+        The recipe. "width" multiplies the base's widths, which are rounded to multiples of 8.
+        "blocks" and "squeeze" are drawn where the network has them. Under SGD the learning rate is
+        `SGD_FACTOR` times the value drawn, and the weight decay is divided by it, so that one range
+        fits both optimizers. "augmentation" multiplies the strengths of the base's augmentation; 0
+        leaves flips alone.
+
+    Example:
+        >>> hp = keras_tuner.HyperParameters()
+        >>> recipe_space(hp, recipes.RECIPES["residual"]).options["widths"]
+        [32, 64, 128, 256]
+        >>> hp.values["width"]
+        1.0
     """
-    width = hp.Int("width", 16, 48, step=8)
-    options = {
-        "widths": (width, 2 * width, 4 * width, 8 * width),
-        "blocks": hp.Int("blocks", 1, 2),
-        "dropout": hp.Float("dropout", 0.0, 0.5, step=0.1),
-        "squeeze": hp.Boolean("squeeze"),
-    }
+    known = inspect.signature(models.BUILDERS[base.model]).parameters
+    widths = base.options.get("widths", known["widths"].default)
+    factor = hp.Choice("width", [0.5, 0.75, 1.0, 1.25, 1.5], default=1.0)
+    options = {"widths": [8 * max(1, round(factor * width / 8)) for width in widths]}
+    options["dropout"] = hp.Float("dropout", 0.0, 0.5, step=0.1)
+    if "blocks" in known:
+        options["blocks"] = hp.Int("blocks", 1, 2)
+    if "squeeze" in known:
+        options["squeeze"] = hp.Boolean("squeeze")
     optimizer = hp.Choice("optimizer", ["adamw", "sgd"])
-    scale = _SGD if optimizer == "sgd" else 1
-    rate = hp.Float("learning_rate", 3e-4, 1e-2, sampling="log")
-    decay = hp.Float("weight_decay", 1e-3, 0.1, sampling="log")
-    smoothing = hp.Float("label_smoothing", 0.0, 0.2, step=0.05)
-    strength = hp.Float("augmentation", 0.0, 2.0, step=0.5)
-    mild = base.augmentation or Augmentation()
-    fixed = ("flip", "sharp")
-    scaled = {k: v * strength for k, v in dataclasses.asdict(mild).items() if k not in fixed}
+    factor = SGD_FACTOR if optimizer == "sgd" else 1
     return base.replace(
-        model="residual",
         options=base.options | options,
         optimizer=optimizer,
-        learning_rate=rate * scale,
-        weight_decay=decay / scale,
-        label_smoothing=smoothing,
-        augmentation=dataclasses.replace(mild, **scaled),
+        learning_rate=hp.Float("learning_rate", 3e-4, 1e-2, sampling="log") * factor,
+        weight_decay=hp.Float("weight_decay", 1e-3, 0.1, sampling="log") / factor,
+        label_smoothing=hp.Float("label_smoothing", 0.0, 0.2, step=0.05),
+        augmentation=_scaled(base.augmentation, hp.Float("augmentation", 0.0, 2.0, step=0.5)),
     )
 
 
+def _scaled(augmentation, factor):
+    """Multiplies the strengths of an augmentation, or where there is none of the default one."""
+    augmentation = augmentation or Augmentation()
+    strengths = dataclasses.asdict(augmentation)
+    del strengths["flip"], strengths["sharp"]
+    scaled = {name: factor * strength for name, strength in strengths.items()}
+    return dataclasses.replace(augmentation, **scaled)
+
+
+class _Books:
+    """Books of an oracle that survive a kill at any moment, which keras-tuner's do not.
+
+    Of a distributed search there is one oracle, the chief's.
+
+    Args:
+        after_trial: Called with the number of each trial that has ended.
+        **options: What the oracle takes.
+    """
+
+    def __init__(self, *, after_trial, **options):
+        super().__init__(
+            objective=keras_tuner.Objective("val_accuracy", "max"),
+            max_consecutive_failed_trials=10**9,  # failures are recorded, and the search continues
+            **options,
+        )
+        self.after_trial = after_trial
+
+    def reload(self):
+        super().reload()
+        # keras-tuner writes a new trial's file before it enters the trial into the books: a kill
+        # between the two leaves a trial that nobody runs.
+        self.trials = {number: self.trials[number] for number in self.start_order}
+        # It queues what was ongoing to be run again, even a trial that had ended just before the
+        # kill, or that was in the queue already.
+        running = [number for number, trial in self.trials.items() if trial.status == "RUNNING"]
+        self._retry_queue = [number for number in running if number in self._retry_queue]
+
+    def end_trial(self, trial):
+        # gRPC loses the order of the values, and with it that of the table's columns.
+        ordered = self.trials[trial.trial_id].hyperparameters.values
+        trial.hyperparameters.values = ordered | trial.hyperparameters.values
+        super().end_trial(trial)
+        self.after_trial(int(trial.trial_id))
+
+    def save(self):
+        # keras-tuner writes in place: a kill meanwhile leaves half a file.
+        files.write_json(self._get_oracle_fname(), self.get_state())
+
+    def _save_trial(self, trial):
+        files.write_json(f"{self._get_trial_dir(trial.trial_id)}/trial.json", trial.get_state())
+
+
+class _Bayesian(_Books, oracles.BayesianOptimizationOracle):
+    def __init__(self, *, trials, epochs, **options):
+        super().__init__(max_trials=trials, num_initial_points=max(3, trials // 3), **options)
+
+
+class _Hyperband(_Books, oracles.HyperbandOracle):
+    def __init__(self, *, trials, epochs, **options):
+        super().__init__(max_epochs=epochs, **options)
+        self.max_trials = trials or None
+
+
+class _Random(_Books, oracles.RandomSearchOracle):
+    def __init__(self, *, trials, epochs, **options):
+        super().__init__(max_trials=trials, **options)
+
+
+METHODS = {"bayesian": _Bayesian, "hyperband": _Hyperband, "random": _Random}
+"""How the next values are chosen. Bayesian optimisation asks a model of the scores so far (Snoek
+et al. 2012, arXiv:1206.2944); Hyperband stops weak trials early (Li et al. 2016,
+arXiv:1603.06560)."""
+
+
+class _Tuner(BaseTuner):
+    """Trains the recipe of each trial that its oracle asks for."""
+
+    is_idle = False
+
+    def run_trial(self, trial, data, *, recipe, progress, **_):
+        folder = Path(self.get_trial_dir(trial.trial_id))
+        end, started = {"epochs": 0, "reason": ""}, time.perf_counter()
+        try:
+            with _freed_graphs():
+                made = recipe(trial.hyperparameters)
+                end["epochs"] = trial.hyperparameters.values.get("tuner/epochs", made.epochs)
+                made = self.continued(made, trial.hyperparameters.values)
+                training.train(made, data, folder, overwrite=True, verbose=progress)
+            return _read(folder / "metrics.json")["val_accuracy"]
+        except Exception as error:
+            end["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise  # keras-tuner records that the trial failed
+        finally:
+            end["seconds"] = time.perf_counter() - started
+            end["memory_mb"] = psutil.Process().memory_info().rss / 1e6
+            files.write_json(folder / "end.json", end)
+
+    def continued(self, recipe, values):
+        """Gives the recipe of the epochs that Hyperband adds to those of a shorter trial."""
+        done = values.get("tuner/initial_epoch", 0)
+        if "tuner/epochs" in values:
+            recipe = recipe.replace(epochs=values["tuner/epochs"] - done, seed=recipe.seed + done)
+        if done:
+            before = Path(self.get_trial_dir(values["tuner/trial_id"]))
+            recipe = recipe.replace(init=str(before / "model.keras"))
+        return recipe
+
+    def pre_create_trial(self):
+        # keras-tuner asks again at once while Hyperband waits for the trials of other workers.
+        time.sleep(1 if self.is_idle else 0)
+        self.is_idle = True
+
+    def on_trial_begin(self, trial):
+        self.is_idle = False
+
+    def save(self):
+        if self._is_worker():
+            files.write(self._get_tuner_fname(), "{}")  # says when a trial was last finished
+        else:
+            self.oracle.save()
+
+    def _get_tuner_fname(self):
+        # One process and a chief continue each other's search: they read the same books.
+        name = self.tuner_id if self._is_worker() else "oracle"
+        return f"{self.project_dir}/{name}.json"
+
+
+@contextlib.contextmanager
+def _freed_graphs():
+    """Frees what Keras and TensorFlow hold of the models that were trained meanwhile.
+
+    Keras's optimizer on TensorFlow sums gradients over devices, also over one, with
+    `tf.custom_gradient`. TensorFlow enters that into its registry of gradients and never takes it
+    out again (its issue 97697), and with it lives the whole graph: 21 MB a trial of the smallest
+    networks, whether garbage is collected or not; 0.7 MB with this. No public function removes it.
+    """
+    registry = {}
+    if keras.backend.backend() == "tensorflow":
+        from tensorflow.python.framework.ops import gradient_registry
+
+        registry = gradient_registry._registry
+    before = set(registry)
+    try:
+        yield
+    finally:
+        keras.utils.clear_session()
+        for name in set(registry) - before:
+            del registry[name]
+
+
 def tune(
-    data,
-    out,
+    data: FERData,
+    out: str | os.PathLike,
     *,
     method: str = "bayesian",
     trials: int = 12,
     epochs: int = 3,
     base: Recipe | None = None,
-    space=residual_space,
+    space: Space = recipe_space,
     seed: int = 0,
     overwrite: bool = False,
-    on_trial=None,
+    on_trial: Callable[[pd.DataFrame], object] | None = None,
     verbose: bool = True,
-):
-    """Searches for good values, or goes on with a search that was stopped.
+) -> pd.DataFrame:
+    """Searches for good values, or continues a search that was stopped.
 
     `out/trials.csv` is complete after every trial, and a trial's folder `out/trials/trial_<number>`
-    is that of a training. Finished trials are kept; one that was interrupted goes on. A trial
-    that fails is recorded with its reason, and the search goes on.
+    is that of a training. Finished trials are kept; one that was interrupted continues. A trial
+    that fails is recorded with its reason, and the search continues.
 
     Under keras-tuner's $KERASTUNER_TUNER_ID, $KERASTUNER_ORACLE_IP and $KERASTUNER_ORACLE_PORT this
     process is the chief or a worker of a distributed search; `distributed.run` starts them all. A
-    search may be begun in one process and go on in several, or the other way round.
+    search may be begun in one process and continued in several, or the other way round.
 
     Args:
-        data: A `FERData`; trials are trained on train and scored on val.
+        data: Trials are trained on train and scored on val.
         out: The folder of the search.
         method: One of `METHODS`.
         trials: How many trials. Hyperband decides for itself; for it this is the most, 0 for none.
         epochs: Epochs of a trial; under Hyperband those of the longest. A trial that Hyperband
-            prolongs goes on with the weights that it has.
+            prolongs continues with the weights that it has.
         base: The recipe that trials vary; None is "residual" of `RECIPES`.
-        space: A function of keras-tuner's HyperParameters and `base` that gives a recipe.
+        space: The search space.
         seed: Seed of the choices and of every trial.
         overwrite: Whether another search in `out` is replaced.
         on_trial: Called with the table of trials after each; never in a worker.
-        verbose: Whether a line is printed for each trial; never in a worker.
+        verbose: Whether trainings show their progress, and each trial a line at its end.
 
     Returns:
         The table of trials, as `read_trials` gives it.
@@ -123,179 +279,83 @@ def tune(
     supervised = distributed.end_with_supervisor()
     if method not in METHODS:
         raise ValueError(f"There is no method {method!r}; known are {', '.join(METHODS)}.")
-    if trials < (method != "hyperband"):
+    if trials < 1 and method != "hyperband":
         raise ValueError(f"trials is {trials}; {method} needs 1 or more.")
-    out, base = pathlib.Path(out), base or recipes.RECIPES["residual"]
+    base = (base or recipes.RECIPES["residual"]).replace(epochs=epochs, seed=seed)
     hp = keras_tuner.HyperParameters()
     space(hp, base)
-    asked = [method, epochs, seed, data.fingerprint, dataclasses.asdict(base), hp.get_config()]
-    _claim(out / "trials", json.loads(json.dumps(asked)), overwrite)
-    options = {"max_epochs": epochs} if method == "hyperband" else {"max_trials": trials}
-    if method == "bayesian":
-        options["num_initial_points"] = max(3, trials // 3)
-    oracle = type("Oracle", (_Durable, METHODS[method]), {})(
-        objective=keras_tuner.Objective("val_accuracy", "max"),
-        hyperparameters=hp,
-        seed=seed + 1,  # 0 would mean a random one
-        max_consecutive_failed_trials=10**9,
-        **options,
-    )
-    oracle.max_trials = trials or None
-    oracle.told = out, on_trial, verbose, trials
-    tuner = _Tuner(oracle, directory=out, project_name="trials")
-    tuner.job = data, base, space, epochs, seed
-    tuner.search(verbose=0)
-    if supervised and _is_worker():
-        os._exit(0)  # at once: the supervisor must see this before it sees the chief end
-    return oracle.write_table()
+    fixed = {"method": method, "base": dataclasses.asdict(base), "space": hp.get_config()}
+    _claim(Path(out) / "trials", fixed | {"data": data.fingerprint}, overwrite)
 
-
-def _claim(folder, asked, overwrite):
-    """Makes a folder that of this search, without trials that a kill left half recorded."""
-    path, books = folder / "search.json", folder / "oracle.json"
-    there = json.loads(path.read_text()) if path.exists() else None
-    if _is_worker():
-        if there != asked:
-            raise ValueError(
-                f"{folder} is not that of the chief's search. The folder has to be one that all "
-                "machines share; method, epochs, seed and data have to be the same."
-            )
-        return
-    if there not in (None, asked):
-        if not overwrite:
-            raise FileExistsError(
-                f"{folder} holds another search. Give another folder, or remove this one."
-            )
-        shutil.rmtree(folder)
-    files.write(path, json.dumps(asked))
-    begun = json.loads(books.read_text())["start_order"] if books.exists() else []
-    for trial in folder.glob("trial_*/trial.json"):
-        if trial.parent.name.removeprefix("trial_") not in begun:
-            trial.unlink()
-
-
-def _is_worker() -> bool:
-    """Says whether this process is a worker of a distributed search."""
-    chief = "chief" in os.environ.get("KERASTUNER_TUNER_ID", "chief")
-    return "KERASTUNER_ORACLE_IP" in os.environ and not chief
-
-
-class _Durable:
-    """Writes an oracle's books whole or not at all, which keras-tuner does not, and tells of them.
-
-    Of a distributed search there is one oracle, the chief's.
-    """
-
-    def reload(self):
-        super().reload()
-        # A kill just after a trial's end leaves it among those that are to be run again.
-        again = [x for x in self._retry_queue if self.trials[x].status == "RUNNING"]
-        self._retry_queue = list(dict.fromkeys(again))
-
-    def end_trial(self, trial):
-        values = self.trials[trial.trial_id].hyperparameters.values
-        trial.hyperparameters.values = values | trial.hyperparameters.values  # gRPC mixes them up
-        super().end_trial(trial)
-        _, on_trial, verbose, trials = self.told
-        table = self.write_table()
+    def after_trial(number):
+        table = _write_table(out)
         if verbose:
-            print(_line(table, int(trial.trial_id), trials), flush=True)
+            print(_line(table, number, trials), flush=True)
         if on_trial:
             on_trial(table)
 
-    def write_table(self):
-        table = read_trials(self.told[0])
-        files.write(self.told[0] / "trials.csv", table.to_csv(index=False))
-        return table
-
-    def save(self):
-        files.write(self._get_oracle_fname(), json.dumps(self.get_state()))
-
-    def _save_trial(self, trial):
-        path = pathlib.Path(self._get_trial_dir(trial.trial_id)) / "trial.json"
-        files.write(path, json.dumps(trial.get_state()))
-
-
-class _Tuner(BaseTuner):
-    """Trains the recipe of each trial that its oracle asks for."""
-
-    pause = 0
-
-    def run_trial(self, trial, **_):
-        data, base, space, epochs, seed = self.job
-        folder = pathlib.Path(self.get_trial_dir(trial.trial_id))
-        values, end = trial.hyperparameters.values, {"reason": ""}
-        done = values.get("tuner/initial_epoch", 0)
-        started, graphs = time.perf_counter(), set(_graph_gradients())
-        try:
-            recipe = space(trial.hyperparameters, base).replace(
-                epochs=values.get("tuner/epochs", epochs) - done, seed=seed + done
-            )
-            if done:
-                before = pathlib.Path(self.get_trial_dir(values["tuner/trial_id"]))
-                recipe = recipe.replace(init=str(before / "model.keras"))
-            training.train(recipe, data, folder, overwrite=True, verbose=False)
-            return json.loads((folder / "metrics.json").read_text())["val_accuracy"]
-        except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            end["reason"] = f"{type(error).__name__}: {text}"
-            raise keras_tuner.errors.FailedTrialError(end["reason"]) from error
-        finally:
-            for name in set(_graph_gradients()) - graphs:
-                del _graph_gradients()[name]
-            keras.utils.clear_session()
-            end |= {"seconds": time.perf_counter() - started, "memory_mb": _memory()}
-            files.write(folder / "end.json", json.dumps(end))
-
-    def pre_create_trial(self):
-        time.sleep(self.pause)
-        self.pause = 1  # if there is no trial now, as when Hyperband waits for other workers
-
-    def on_trial_begin(self, trial):
-        self.pause = 0
-
-    def save(self):
-        if self._is_worker():
-            files.write(self._get_tuner_fname(), "{}")  # says when a trial was last finished
-        else:
-            self.oracle.save()
-
-    def _get_tuner_fname(self):
-        name = self.tuner_id if self._is_worker() else "oracle"  # in one process or in several
-        return str(pathlib.Path(self.project_dir) / f"{name}.json")
+    oracle = METHODS[method](
+        trials=trials,
+        epochs=epochs,
+        hyperparameters=hp,
+        seed=seed + 1,  # 0 would mean a random one
+        after_trial=after_trial,
+    )
+    tuner = _Tuner(oracle, directory=out, project_name="trials")
+    tuner.search(data, recipe=lambda hp: space(hp, base), progress=verbose, verbose=0)
+    if supervised and _is_worker():
+        os._exit(0)  # at once: the supervisor must see this before it sees the chief end
+    return _write_table(out)
 
 
-def _graph_gradients() -> dict:
-    """Gives TensorFlow's registry of gradients.
+def _claim(folder, search, overwrite):
+    """Makes a folder that of this search."""
+    path, search = folder / "search.json", json.loads(json.dumps(search))
+    there = _read(path) if path.exists() else None
+    if there == search:
+        return
+    if _is_worker():
+        raise ValueError(
+            f"{folder} is not that of the chief's search. The folder has to be one that all "
+            "machines share; method, epochs, seed and data have to be the same."
+        )
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{folder} holds another search; its search.json says which. Give another folder, or "
+            "remove this one."
+        )
+    if there:
+        shutil.rmtree(folder)
+    files.write_json(path, search)
 
-    Keras's optimizers enter one for every graph, TensorFlow never takes it out, and with it lives
-    all that the graph holds.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return {}
-    from tensorflow.python.framework.ops import gradient_registry
 
-    return gradient_registry._registry
+def _is_worker():
+    """Says whether this process is a worker of a distributed search."""
+    is_chief = "chief" in os.environ.get("KERASTUNER_TUNER_ID", "chief")
+    return "KERASTUNER_ORACLE_IP" in os.environ and not is_chief
 
 
-def _memory() -> float:
-    """Gives the memory that this process holds, in MB."""
-    import psutil
+def _read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
-    return psutil.Process().memory_info().rss / 1e6
+
+def _write_table(out):
+    """Writes `trials.csv` in one step, and gives the table."""
+    table = read_trials(out)
+    files.write(Path(out) / "trials.csv", table.to_csv(index=False))
+    return table
 
 
 def _line(table, number, trials):
     """Says in one line how a trial ended."""
-    row = table[table.number == number].iloc[0]
-    score = f"val accuracy {row.score:.1%} (best {table.score.max():.1%})"
-    ended = row.reason if row.status == "failed" else score
-    values = row.iloc[1 : table.columns.get_loc("score")].items()
-    told = (f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values)
-    return f"trial {number + 1}/{trials or '?'}  {ended}  {row.seconds:.0f} s  {'  '.join(told)}"
+    row = table.set_index("number").loc[number]
+    ended = row.reason or f"val accuracy {row.score:.1%} (best {table.score.max():.1%})"
+    values = row[: row.index.get_loc("score")].items()
+    texts = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in values]
+    return f"trial {number + 1}/{trials or '?'}  {ended}  {row.seconds:.0f} s  {'  '.join(texts)}"
 
 
-def read_trials(out):
+def read_trials(out: str | os.PathLike) -> pd.DataFrame:
     """Reads the trials that ended.
 
     Args:
@@ -303,36 +363,30 @@ def read_trials(out):
 
     Returns:
         A DataFrame with one row a trial: number (its folder's, from 0), a column for each value,
-        score (val accuracy after the last epoch), epochs (all those its weights have seen),
-        seconds, status ("completed" or "failed"), reason, and memory_mb, what the process held
-        after the trial.
+        score (val accuracy after the last epoch), status ("completed" or "failed"), epochs (all
+        those its weights have seen), reason (why it failed), seconds, and memory_mb, what the
+        process held after it.
     """
-    import pandas as pd
-
     rows = []
-    for path in sorted(pathlib.Path(out).glob("trials/trial_*/trial.json")):
-        trial, end = json.loads(path.read_text()), path.with_name("end.json")
-        if trial["status"] not in ("COMPLETED", "FAILED") or not end.exists():
+    for path in Path(out).glob("trials/trial_*/trial.json"):
+        trial = _read(path)
+        if trial["status"] not in ("COMPLETED", "FAILED"):
             continue
-        values, end = trial["hyperparameters"]["values"], json.loads(end.read_text())
-        recipe = path.with_name("recipe.json")
-        epochs = json.loads(recipe.read_text())["epochs"] if recipe.exists() else 0
-        rows.append({
-            "number": int(trial["trial_id"]),
-            **{k: v for k, v in values.items() if not k.startswith("tuner/")},
-            "score": trial["score"],
-            "epochs": epochs + values.get("tuner/initial_epoch", 0),
-            "seconds": end["seconds"],
-            "status": trial["status"].lower(),
-            "reason": end["reason"],
-            "memory_mb": end["memory_mb"],
-        })  # fmt: skip
-    columns = ["number", "score", "epochs", "seconds", "status", "reason", "memory_mb"]
-    return pd.DataFrame(rows, columns=None if rows else columns).astype({"score": float})
+        values = trial["hyperparameters"]["values"].items()
+        row = {"number": int(trial["trial_id"])}
+        row |= {name: value for name, value in values if not name.startswith("tuner/")}
+        row |= {"score": trial["score"], "status": trial["status"].lower()}
+        rows.append(row | _read(path.with_name("end.json")))
+    last = ["number", "score", "status", "epochs", "reason", "seconds", "memory_mb"]
+    table = pd.DataFrame(rows, columns=None if rows else last)
+    return table.astype({"score": float}).sort_values("number", ignore_index=True)
 
 
-def best(out) -> Recipe:
+def best(out: str | os.PathLike) -> Recipe:
     """Gives the recipe of the best trial, to be trained for longer.
+
+    Args:
+        out: The folder of the search.
 
     Raises:
         ValueError: If no trial was completed.
@@ -340,36 +394,6 @@ def best(out) -> Recipe:
     table = read_trials(out)
     if not table.score.notna().any():
         raise ValueError(f"No trial in {out} was completed: {'; '.join(set(table.reason))}")
+    folders = {int(x.name.removeprefix("trial_")): x for x in Path(out).glob("trials/trial_*")}
     number = table.number[table.score.idxmax()]
-    folders = {int(p.name[6:]): p for p in pathlib.Path(out).glob("trials/trial_*")}
     return Recipe.from_json(folders[number] / "recipe.json").replace(init="")
-
-
-def importance(trials, *, seed: int = 0):
-    """Asks which values matter: permutation importance in a random forest fitted to the trials.
-
-    Args:
-        trials: What `read_trials` gave.
-        seed: Seed of forest and permutations.
-
-    Returns:
-        A DataFrame, the most important first: parameter; importance, the loss of R² when the
-        parameter's values are shuffled among the trials, and its standard deviation std. From
-        few trials it is little more than a hint.
-
-    Source: Breiman, Random Forests (2001), as scikit-learn implements it.
-    """
-    import pandas as pd
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.inspection import permutation_importance
-
-    done = trials[trials.score.notna()]
-    values = done.iloc[:, 1 : done.columns.get_loc("score")]
-    if done.epochs.nunique() > 1:
-        values = values.assign(epochs=done.epochs)
-    coded = values.apply(lambda x: x.astype(float) if x.dtype.kind in "bif" else x.factorize()[0])
-    forest = RandomForestRegressor(300, random_state=seed).fit(coded, done.score)
-    found = permutation_importance(forest, coded, done.score, n_repeats=30, random_state=seed)
-    columns = {"importance": found.importances_mean, "std": found.importances_std}
-    table = pd.DataFrame({"parameter": values.columns, **columns})
-    return table.sort_values("importance", ascending=False, ignore_index=True)

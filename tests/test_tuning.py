@@ -1,5 +1,6 @@
 """The search for hyperparameters: what is recorded, and what survives a kill."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from ferlib import distributed, drawn, models, recipes, training, tuning
+from ferlib import distributed, drawn, files, models, recipes, training, tuning
 
 
 def space(hp, base):
@@ -61,7 +62,7 @@ def test_each_method_finds_the_better_half(method, faces, fake, tmp_path):
     assert best.learning_rate > 5e-3 and best.init == ""
 
 
-def test_hyperband_goes_on_with_the_weights_of_the_shorter_trial(faces, fake, tmp_path):
+def test_hyperband_continues_with_the_weights_of_the_shorter_trial(faces, fake, tmp_path):
     table = search(tmp_path, faces, method="hyperband", trials=0, epochs=9)
     longer = [(folder, recipe) for folder, recipe in fake if recipe.init]
     assert longer and all(recipe.epochs < 9 for _, recipe in longer)
@@ -91,24 +92,35 @@ def test_a_kill_in_the_first_trial(method, faces, fake, tmp_path):
     assert list(table.number) == [0, 1, 2, 3, 4] and fake[0] == fake[1]
 
 
-def test_a_kill_between_two_trials_leaves_no_trial_behind(faces, fake, tmp_path, monkeypatch):
-    save, saved = tuning._Durable.save, []
+def test_a_kill_at_any_file_that_a_search_writes(faces, fake, tmp_path, monkeypatch):
+    whole = search(tmp_path / "whole", faces, trials=3, method="random")
+    columns = ["number", "learning_rate", "optimizer", "score", "status", "epochs"]
+    write, written = files.write, []
 
-    def killed(self):
-        saved.append(len(self.trials))
-        if len(self.trials) == 3 and saved.count(3) == 1:
+    def write_or_die(path, text):
+        written.append(path)
+        if len(written) == kill_at:
             raise KeyboardInterrupt
-        save(self)
+        write(path, text)
 
-    monkeypatch.setattr(tuning._Durable, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, faces)
-    assert (tmp_path / "trials/trial_2/trial.json").exists() and len(fake) == 2
-    table = search(tmp_path, faces)
-    assert list(table.number) == [0, 1, 2, 3, 4] and len(fake) == 5
+    monkeypatch.setattr(files, "write", write_or_die)
+    was_killed, kills = True, 0
+    while was_killed:
+        fake.clear()
+        written.clear()
+        kills, out = kills + 1, tmp_path / str(kills)
+        kill_at = kills
+        with contextlib.suppress(KeyboardInterrupt):
+            search(out, faces, trials=3, method="random")
+        was_killed, kill_at = len(written) >= kills, 0
+        table = search(out, faces, trials=3, method="random")
+        pd.testing.assert_frame_equal(table[columns], whole[columns])
+        assert len(fake) <= 3 + was_killed
+        assert len(pd.read_csv(out / "trials.csv")) == 3
+    assert kills > 10
 
 
-def test_a_failing_trial_is_recorded_and_the_search_goes_on(faces, fake, tmp_path, capsys):
+def test_a_failing_trial_is_recorded_and_the_search_continues(faces, fake, tmp_path, capsys):
     fake.fails, told = (2, 3, 4, 5), []
     table = search(tmp_path, faces, trials=7, on_trial=told.append, verbose=True)
     assert list(table.status == "failed") == [False, True, True, True, True, False, False]
@@ -139,39 +151,32 @@ def test_another_search_is_refused_and_more_trials_are_not(faces, fake, tmp_path
         search(tmp_path, faces, method="guess")
 
 
-def test_the_space_gives_recipes_of_the_residual_network():
+@pytest.mark.parametrize("model", ["residual", "vgg"])
+def test_the_space_gives_recipes_of_the_base_network(model):
     from keras_tuner import HyperParameters
 
-    hp, base = HyperParameters(), recipes.RECIPES["residual"]
-    tuning.residual_space(hp, base)
-    drawn_recipes = []
+    base = recipes.Recipe(model=model, options={"crop": 40}, epochs=7)
+    hp = HyperParameters()
+    tuning.recipe_space(hp, base)
+    made = []
     for seed in range(20):
         hp.values = {v.name: v.random_sample(20 * n + seed) for n, v in enumerate(hp.space)}
-        drawn_recipes.append((hp.values, tuning.residual_space(hp, base)))
-    assert {recipe.optimizer for _, recipe in drawn_recipes} == {"adamw", "sgd"}
-    for values, recipe in drawn_recipes:
+        made.append((hp.values, tuning.recipe_space(hp, base)))
+    assert ("blocks" in hp.values) == (model == "residual")
+    assert {recipe.optimizer for _, recipe in made} == {"adamw", "sgd"}
+    for values, recipe in made:
+        assert recipe.model == model and recipe.epochs == 7 and recipe.options["crop"] == 40
         assert recipe.augmentation.rotation == values["augmentation"] * base.augmentation.rotation
-        assert recipe.augmentation.flip and recipe.epochs == base.epochs
-    sizes = {models.build(r.model, **r.options).count_params() for _, r in drawn_recipes[:3]}
-    assert len(sizes) == 3
+        assert recipe.augmentation.flip and recipe.augmentation.sharp == base.augmentation.sharp
+        assert recipe.options["widths"][0] == 8 * round(4 * values["width"])
+    smallest = min((recipe for _, recipe in made), key=lambda recipe: recipe.options["widths"])
+    models.build(smallest.model, **smallest.options)
 
 
 def test_a_search_without_end_is_refused(faces, tmp_path):
     for method in ("random", "bayesian"):
         with pytest.raises(ValueError, match=f"trials is 0; {method} needs 1 or more"):
             tuning.tune(faces, tmp_path, method=method, trials=0)
-
-
-def test_importance_finds_what_matters():
-    table = pd.DataFrame({
-        "number": range(24),
-        "useless": [n % 4 for n in range(24)],
-        "optimizer": ["sgd", "adamw", "adamw"] * 8,
-        "score": [0.6 if n % 3 else 0.4 for n in range(24)],
-        "epochs": 3,
-    })  # fmt: skip
-    found = tuning.importance(table)
-    assert found.parameter[0] == "optimizer" and found.importance[0] > 10 * found.importance[1]
 
 
 def test_a_loss_that_is_no_number_fails_the_trial(tmp_path):
@@ -192,7 +197,7 @@ def test_a_loss_that_is_no_number_fails_the_trial(tmp_path):
 
 SCRIPT = """
 import sys
-from ferlib import drawn, training, tuning
+from ferlib import drawn, recipes, tuning
 base = recipes.Recipe(model="residual", options={"widths": (4,), "blocks": 1}, batch_size=16)
 def space(hp, base):
     return base.replace(learning_rate=hp.Float("learning_rate", 1e-3, 1e-1, sampling="log"))
@@ -232,7 +237,8 @@ def test_several_processes_and_one_share_their_books(faces, fake, tmp_path, monk
     monkeypatch.setattr(serve, served.append)
     assert len(search(tmp_path, faces, method="random")) == 2
     (oracle,) = served
-    assert sorted(oracle.trials) == ["0", "1", "2"] and oracle._retry_queue == ["2"]
+    assert sorted(oracle.trials) == ["0", "1", "2"]
+    assert oracle.create_trial("worker-0").trial_id == "2"
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker-0")
     with pytest.raises(ValueError, match="not that of the chief's search"):
         search(tmp_path, faces, method="random", epochs=7)
@@ -240,20 +246,8 @@ def test_several_processes_and_one_share_their_books(faces, fake, tmp_path, monk
         search(tmp_path / "elsewhere", faces, method="random")
 
 
-def test_a_kill_just_after_a_trial_ended_does_not_run_it_again(faces, fake, tmp_path, monkeypatch):
-    save = tuning._Durable.save
-
-    def killed(self):
-        save(self)
-        if len(self.end_order) == 2 and self.ongoing_trials:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tuning._Durable, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            search(tmp_path, faces)
-    assert json.loads((tmp_path / "trials/oracle.json").read_text())["ongoing_trials"]
-    assert list(search(tmp_path, faces).number) == [0, 1, 2, 3, 4] and len(fake) == 5
+def test_trials_csv_is_written_anew(faces, fake, tmp_path):
+    search(tmp_path, faces)
     (tmp_path / "trials.csv").write_text("what a kill left behind")
     assert len(search(tmp_path, faces)) == len(pd.read_csv(tmp_path / "trials.csv")) == 5
 
@@ -278,20 +272,21 @@ time.sleep(100)
 
 TRIAL = """
 import os, pathlib, signal, sys
-from ferlib import drawn, training, tuning
+from ferlib import drawn, recipes, tuning
+from keras_tuner.engine.base_tuner import BaseTuner
 out = pathlib.Path(sys.argv[1])
 form = {"model": "residual", "options": {"widths": (4,), "blocks": 1}}
 base = recipes.Recipe(**form, batch_size=16, augmentation=None)
 def space(hp, base):
     rate = hp.Float("learning_rate", 1e-4, 1e-2, sampling="log")
     return base.replace(learning_rate=rate, optimizer=hp.Choice("optimizer", ["adamw", "sgd"]))
-class Dying(tuning._Tuner):
-    def on_trial_end(self, trial):
-        super().on_trial_end(trial)
-        if trial.trial_id == "1" and not (out / "died").exists():
-            (out / "died").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-tuning._Tuner = Dying
+end = BaseTuner.on_trial_end
+def end_and_die(self, trial):
+    end(self, trial)
+    if trial.trial_id == "1" and not (out / "died").exists():
+        (out / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+BaseTuner.on_trial_end = end_and_die
 faces = drawn.draw(140, seed=1)
 tuning.tune(faces, out, trials=5, epochs=6, base=base, space=space, method="random")
 """
@@ -367,7 +362,7 @@ def test_dead_workers_are_started_again_and_no_trial_is_lost(faces, fake, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_dead_supervisor_or_chief_stops_all_and_one_process_goes_on(faces, fake, tmp_path):
+def test_a_dead_supervisor_or_chief_stops_all_and_one_process_continues(faces, fake, tmp_path):
     values = search(tmp_path / "one", faces, method="random")
     out = tmp_path / "several"
     supervisor = supervise(out, TRIAL)
