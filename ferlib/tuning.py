@@ -83,9 +83,8 @@ def recipe_space(hp: keras_tuner.HyperParameters, base: Recipe) -> Recipe:
 def _scaled(augmentation, factor):
     """Multiplies the strengths of an augmentation, or where there is none of the default one."""
     augmentation = augmentation or Augmentation()
-    strengths = dataclasses.asdict(augmentation)
-    del strengths["flip"], strengths["sharp"]
-    scaled = {name: factor * strength for name, strength in strengths.items()}
+    names = {field.name for field in dataclasses.fields(augmentation)} - {"flip", "sharp"}
+    scaled = {name: factor * getattr(augmentation, name) for name in names}
     return dataclasses.replace(augmentation, **scaled)
 
 
@@ -294,12 +293,10 @@ def tune(
         if on_trial:
             on_trial(table)
 
+    limits = {"trials": trials, "epochs": epochs}
+    seed_of_choices = seed + 1  # keras-tuner takes 0 for "choose one"
     oracle = METHODS[method](
-        trials=trials,
-        epochs=epochs,
-        hyperparameters=hp,
-        seed=seed + 1,  # 0 would mean a random one
-        after_trial=after_trial,
+        after_trial=after_trial, hyperparameters=hp, seed=seed_of_choices, **limits
     )
     tuner = _Tuner(oracle, directory=out, project_name="trials")
     tuner.search(data, recipe=lambda hp: space(hp, base), progress=verbose, verbose=0)
@@ -315,15 +312,11 @@ def _claim(folder, search, overwrite):
     if there == search:
         return
     if _is_worker():
-        raise ValueError(
-            f"{folder} is not that of the chief's search. The folder has to be one that all "
-            "machines share; method, epochs, seed and data have to be the same."
-        )
+        needs = "all machines have to share it, and have the same method, epochs, seed and data"
+        raise ValueError(f"{folder} is not that of the chief's search: {needs}.")
     if there and not overwrite:
-        raise FileExistsError(
-            f"{folder} holds another search; its search.json says which. Give another folder, or "
-            "remove this one."
-        )
+        remedy = "give another folder, or remove this one"
+        raise FileExistsError(f"{folder} holds another search (see search.json there): {remedy}.")
     if there:
         shutil.rmtree(folder)
     files.write_json(path, search)

@@ -242,7 +242,7 @@ def test_several_processes_and_one_share_their_books(faces, fake, tmp_path, monk
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker-0")
     with pytest.raises(ValueError, match="not that of the chief's search"):
         search(tmp_path, faces, method="random", epochs=7)
-    with pytest.raises(ValueError, match="all machines share"):
+    with pytest.raises(ValueError, match="all machines have to share"):
         search(tmp_path / "elsewhere", faces, method="random")
 
 
