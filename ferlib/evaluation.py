@@ -1,4 +1,4 @@
-"""How good a model is, on which pictures it fails, and what it looks at: numbers first.
+"""How good a model is and on which pictures it fails: numbers first.
 
 Nothing here draws; `ferlib.plots` makes figures from what these functions return.
 """
@@ -6,9 +6,9 @@ Nothing here draws; `ferlib.plots` makes figures from what these functions retur
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ferlib.faces import FERData
+    from ferlib.runtimes import Model
 
 METRICS = ("accuracy", "balanced_accuracy", "top2_accuracy", "macro_f1", "log_loss")
 """The metrics of a report."""
 
 LOSSY = (".jpg", ".jpeg", ".webp")
 """Ends of the names of pictures that lose their exact pixels when they are saved."""
+
+READINGS_ON = 500
+"""The most pictures that the usual readings of a model without a card are compared on."""
 
 CORRUPTIONS = {
     "blur": (0.5, 1.0, 1.5, 2.0, 3.0),
@@ -61,15 +65,18 @@ class Report:
 
     Args:
         model: The model's name or file.
-        data: The pictures of the split, with their labels and votes.
+        data: The pictures of the split that were compared, with their labels and votes.
         tta: The test-time augmentation that the answers were averaged over.
-        probabilities: float [N, 7].
+        probabilities: float [N, K], over the classes of `data`.
         seen: bool [N], which pictures the model was trained on; None where it does not say.
         metrics: Name (see `METRICS`) -> Estimate, on all pictures.
         unseen: The same on the pictures that the model has not seen; None where that is unknown
             or no picture is left.
-        per_class: One row an emotion: precision, recall and f1, each with _low and _high, support.
-        confusion: int [7, 7], rows are labels, columns are answers.
+        per_class: One row a class: precision, recall and f1, each with _low and _high, support.
+        confusion: int [K, K], rows are labels, columns are answers.
+        left_out: Classes that only one side has and that were not compared: "data" -> {class:
+            number of its pictures}, "model" -> names.
+        reading: How the model's input and output were read; empty where its card says it.
     """
 
     model: str
@@ -81,6 +88,13 @@ class Report:
     unseen: dict[str, Estimate] | None
     per_class: pd.DataFrame
     confusion: np.ndarray
+    left_out: dict[str, Any] = field(default_factory=dict)
+    reading: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of labels and probabilities."""
+        return self.data.classes
 
     @property
     def split(self) -> str:
@@ -101,20 +115,21 @@ class Report:
         """Gives the metrics as a table: one row a set of pictures ("all", "unseen") and metric."""
         import pandas as pd
 
-        new = 0 if self.seen is None else int((~self.seen).sum())
-        sets = ("all", len(self.labels), self.metrics), ("unseen", new, self.unseen or {})
-        rows = [
-            {"model": self.model, "split": self.split, "pictures": name, "n": n, "metric": key}
-            | vars(estimate)
-            for name, n, metrics in sets
-            for key, estimate in metrics.items()
-        ]
+        unseen = 0 if self.seen is None else int((~self.seen).sum())
+        rows = []
+        for pictures, n, metrics in (
+            ("all", len(self.labels), self.metrics),
+            ("unseen", unseen, self.unseen or {}),
+        ):
+            about = {"model": self.model, "split": self.split, "pictures": pictures, "n": n}
+            rows += [about | {"metric": key} | vars(metrics[key]) for key in metrics]
         return pd.DataFrame(rows)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Gives the numbers of the report as JSON knows them; what is undefined is None."""
-        keys = ("model", "split", "tta", "metrics", "unseen", "confusion")
-        numbers = {key: getattr(self, key) for key in keys} | {
+        keys = ("model", "split", "tta", "classes", "metrics", "unseen", "confusion")
+        numbers = {key: getattr(self, key) for key in (*keys, "left_out", "reading")}
+        numbers |= {
             "data": self.data.title,
             "choices_made_on_split": self.split != "test",
             "pictures": len(self.labels),
@@ -128,14 +143,26 @@ class Report:
 
         seen = "an unknown number" if self.seen is None else f"{self.seen.sum():,}"
         chosen = "" if self.split == "test" else ", which choices were made on"
-        sets = {"all": self.metrics} | ({"unseen": self.unseen} if self.unseen else {})
-        return (
-            f"{self.model} on {self.split} of {self.data.title}{chosen}\n{pd.DataFrame(sets)}\n"
-            f"{seen} of the {len(self.labels):,} pictures are in the model's training data"
-        )
+        table = pd.DataFrame({"all": self.metrics})
+        if self.unseen:
+            table["unseen"] = self.unseen
+        lines = [
+            f"{self.model} on {self.split} of {self.data.title}{chosen}",
+            str(table),
+            f"{seen} of the {len(self.labels):,} pictures are in the model's training data",
+        ]
+        if self.reading:
+            lines.append(f"Read as: {self.reading}")
+        if self.left_out.get("data"):
+            names = ", ".join(f"{name} ({n:,})" for name, n in self.left_out["data"].items())
+            lines.append(f"Left out of the data, as the model has no such class: {names}")
+        if self.left_out.get("model"):
+            names = ", ".join(self.left_out["model"])
+            lines.append(f"Left out of the model's answers, as the data has no such class: {names}")
+        return "\n".join(lines)
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Turns numpy's numbers and arrays, dataclasses and NaN (None) into what JSON knows."""
     if is_dataclass(value):
         value = vars(value)
@@ -152,12 +179,13 @@ def plain(value):
 
 
 def probabilities(
-    model, images: np.ndarray, *, tta: str = "none", batch_size: int = 256
+    model: Model, images: np.ndarray, *, tta: str = "none", batch_size: int = 256
 ) -> np.ndarray:
-    """Asks a model for the probabilities of the seven emotions.
+    """Asks a model for the probabilities of its classes.
 
     Args:
-        model: A Keras model, a file (.keras, .h5) or a shipped model's name.
+        model: A Keras model, a file (.keras, .h5, .onnx, .tflite), a shipped model's name, or
+            what `runtimes.open_model` gave.
         images: uint8 [N, 48, 48] or [N, 48, 48, 1].
         tta: Test-time augmentation whose answers are averaged: "none"; "flip", the picture and
             its mirror image; "ten", the picture and four shifted by 2 pixels, each with its
@@ -165,36 +193,58 @@ def probabilities(
         batch_size: Pictures in one batch.
 
     Returns:
-        float32 [N, 7], each row sums to 1.
+        float32 [N, K], each row sums to 1.
 
     Raises:
-        ValueError: If `tta` is none of the three.
+        ValueError: If `tta` is none of the three, or the model cannot be read.
     """
-    from ferlib import zoo
+    from ferlib import runtimes
 
     if tta not in ("none", "flip", "ten"):
         raise ValueError(f'tta is {tta!r}; it must be "none", "flip" or "ten".')
-    model, images = zoo.load(model), np.asarray(images)
-    height, width = images.shape[1:3]
-    images = images.reshape(-1, height, width, 1)
-    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
-    shifts = ((2, 2), (0, 0), (0, 4), (4, 0), (4, 4)) if tta == "ten" else ((2, 2),)
-    views = [padded[:, top : top + height, left : left + width] for top, left in shifts]
-    views += [view[:, :, ::-1] for view in views if tta != "none"]
-    answers = [model.predict(view, batch_size=batch_size, verbose=0) for view in views]
-    return np.mean(answers, axis=0)
+    opened = runtimes.open_model(model)
+    images = np.asarray(images)
+    images = images.reshape(images.shape[:3])
+    height, width = images.shape[1:]
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)), mode="edge")
+    corners = [(2, 2)]
+    if tta == "ten":
+        corners += [(0, 0), (0, 4), (4, 0), (4, 4)]
+    views = [padded[:, top : top + height, left : left + width] for top, left in corners]
+    if tta != "none":
+        views += [view[:, :, ::-1] for view in views]
+    return np.mean([opened(view, batch_size=batch_size) for view in views], axis=0)
 
 
 def evaluate(
-    model, data: FERData, *, split=None, tta="none", seen="auto", name="", resamples=1000, seed=0
+    model: Model,
+    data: FERData,
+    *,
+    split: str | None = None,
+    tta: str = "none",
+    scaling: str | None = None,
+    classes: str | tuple[str, ...] | None = None,
+    seen: str | np.ndarray | None = "auto",
+    name: str = "",
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Report:
     """Evaluates a model on one split, with 95 % intervals, with and without seen pictures.
 
+    A model and data with different classes are compared on those that they share. Of a file
+    without ferlib's card, the usual readings of its input and outputs are tried on pictures of
+    val, and where one of them does much better than the one in use, a warning names it.
+
     Args:
-        model: A Keras model, a file (.keras, .h5) or a shipped model's name.
+        model: A Keras model, a file (.keras, .h5, .onnx, .tflite), a shipped model's name, or
+            what `runtimes.open_model` gave.
         data: The data; all splits of it or the one alone.
         split: "train", "val" or "test". None takes test, or val where there is no test.
         tta: Test-time augmentation, see `probabilities`.
+        scaling: What the model expects of its pixels: "0-255", "0-1", "-1-1" or "imagenet". None
+            takes what is known of the model, else "0-255".
+        classes: Names of its outputs in their order, or "alphabetical". None takes the card's,
+            else FER2013's where there are seven.
         seen: uint64 hashes of the pictures that the model was trained on (see
             `cleaning.picture_hashes`), or None for unknown. "auto" reads them from the model's
             file; a model in memory has none. Only exact copies are found: where pictures lie in
@@ -207,9 +257,16 @@ def evaluate(
         The Report.
 
     Raises:
-        ValueError: If the data has no picture in that split.
+        ValueError: If the data has no picture in that split, or shares no two classes with the
+            model.
+
+    Example:
+        >>> from ferlib import drawn, evaluation
+        >>> report = evaluation.evaluate("tiny", drawn.draw(120), split="val", resamples=20)
+        >>> report.confusion.shape
+        (7, 7)
     """
-    from ferlib import cleaning, zoo
+    from ferlib import runtimes, zoo
 
     split = split or data.held_out
     part = data.of(split)
@@ -218,107 +275,274 @@ def evaluate(
             f"{data.title} has no {split} split (it has: {', '.join(data.splits) or 'none'}); "
             "name another, or make the splits with ferlib.cleaning.prepare."
         )
-    is_file = isinstance(model, str | Path)
+    opened = runtimes.open_model(model, scaling=scaling, classes=classes)
+    if opened.classes[0] == "class 0" and len(opened.classes) == len(data.classes):
+        opened = replace(opened, classes=data.classes)
+    _compare(part, opened.classes, opened.name)  # what cannot be compared is not computed
+    reading = ""
+    if not opened.has_card:
+        reading = f"{opened.reading}; {_try_readings(opened, data, seed)}"
     if isinstance(seen, str):
-        seen = zoo.read_seen(model) if is_file else None
-    if seen is not None:
-        known = np.isin(cleaning.picture_hashes(data.images), seen)
-        lossy = any(name.lower().endswith(LOSSY) for name in part.names)
-        if lossy and known.mean() < 0.01:  # what was saved anew is no exact copy any more
-            seen = None
-        else:
-            seen = known[data.split == split]
-    name = name or (str(model) if is_file else model.name)
-    answers = probabilities(model, part.images, tta=tta)
-    return report_on(answers, part, name, tta=tta, seen=seen, resamples=resamples, seed=seed)
+        seen = zoo.read_seen(model) if isinstance(model, str | Path) else None
+    report = report_on(
+        probabilities(opened, part.images, tta=tta),
+        part,
+        name or opened.name,
+        classes=opened.classes,
+        tta=tta,
+        seen=None if seen is None else _known(data, split, seen),
+        resamples=resamples,
+        seed=seed,
+    )
+    return replace(report, reading=reading)
 
 
 def report_on(
-    probabilities, data: FERData, model: str, *, tta="none", seen=None, resamples=1000, seed=0
+    answers: np.ndarray,
+    data: FERData,
+    model: str,
+    *,
+    classes: tuple[str, ...] | None = None,
+    tta: str = "none",
+    seen: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> Report:
-    """Makes the report of answers that are already there (calibrated, averaged, from ONNX).
+    """Makes the report of answers that are already there (calibrated, averaged, from elsewhere).
 
     Args:
-        probabilities: float [N, 7].
+        answers: Probabilities, float [N, K].
         data: The N pictures, of one split.
         model: Name of what answered.
+        classes: Names of the K answers, in their order. None takes those of the data.
         tta: How it answered, see `probabilities`.
         seen: bool [N] or None, see `Report`.
         resamples: Bootstrap resamples of the pictures.
         seed: Seed of the resamples.
 
     Returns:
-        The Report.
+        The Report, on the classes that the answers and the data share.
+
+    Raises:
+        ValueError: If the answers do not fit the pictures or classes, or share no two classes
+            with the data.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import drawn, evaluation
+        >>> val = drawn.draw(120).of("val")
+        >>> perfect = np.eye(7)[val.labels]
+        >>> report = evaluation.report_on(perfect, val, "perfect", resamples=20)
+        >>> print(report.metrics["accuracy"])
+        1.000 [1.000, 1.000]
     """
     import pandas as pd
 
-    def measure(p, labels):
-        scores = _measure(p, labels, resamples, seed)
-        return scores, {key: Estimate(*scores[key].tolist()) for key in METRICS}
-
-    scores, metrics = measure(probabilities, data.labels)
-    some_unseen = seen is not None and not seen.all()
-    unseen = measure(probabilities[~seen], data.labels[~seen])[1] if some_unseen else None
-    columns = {
-        key + suffix: scores[key][row]
-        for key in ("precision", "recall", "f1")
-        for row, suffix in enumerate(("", "_low", "_high"))
+    classes = classes or data.classes
+    if answers.shape != (len(data), len(classes)):
+        raise ValueError(
+            f"{model}: the answers are {list(answers.shape)}, but there are {len(data)} pictures "
+            f"and {len(classes)} classes ({', '.join(classes)})."
+        )
+    compared, rows, columns = _compare(data, classes, model)
+    answers = _over(columns, answers[rows])
+    seen = None if seen is None else seen[rows]
+    labels = compared.labels
+    scores, metrics = _measure(answers, labels, resamples, seed)
+    unseen = None
+    if seen is not None and not seen.all():
+        unseen = _measure(answers[~seen], labels[~seen], resamples, seed)[1]
+    confusion = _confusion(answers, labels)
+    per_class = {}
+    for key in ("precision", "recall", "f1"):
+        per_class[key], per_class[f"{key}_low"], per_class[f"{key}_high"] = scores[key]
+    per_class["support"] = confusion.sum(axis=1)
+    left_out = {
+        "data": {
+            name: int((data.labels == label).sum())
+            for label, name in enumerate(data.classes)
+            if name not in compared.classes
+        },
+        "model": [name for i, name in enumerate(classes) if i not in columns],
     }
-    cells = data.labels * 7 + probabilities.argmax(axis=1)
-    confusion = np.bincount(cells, minlength=49).reshape(7, 7)
-    columns["support"] = confusion.sum(axis=1)
-    per_class = pd.DataFrame(columns, index=list(EMOTIONS))
-    return Report(model, data, tta, probabilities, seen, metrics, unseen, per_class, confusion)
+    return Report(
+        model=model,
+        data=compared,
+        tta=tta,
+        probabilities=answers,
+        seen=seen,
+        metrics=metrics,
+        unseen=unseen,
+        per_class=pd.DataFrame(per_class, index=list(compared.classes)),
+        confusion=confusion,
+        left_out={side: names for side, names in left_out.items() if names},
+    )
 
 
-def _measure(probabilities, labels, resamples, seed) -> dict[str, np.ndarray]:
-    """Gives every score as [3, ...]: value, low and high.
+def _compare(data, classes, model):
+    """Finds what of the data can be compared with a model's classes.
 
-    Every score follows from means over pictures (cells of the confusion matrix, top-2 hits,
-    losses), so that resampling the pictures is one product of matrices.
+    Returns:
+        The data of the shared classes; bool [N], its rows; and for each of its classes the
+        column of the model's answers.
     """
-    rows = np.arange(len(labels))
-    own = probabilities[rows, labels]
-    table = np.zeros((len(labels), 51))
-    table[rows, labels * 7 + probabilities.argmax(axis=1)] = 1
-    first_two = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
-    table[:, 49] = (first_two == labels[:, None]).any(axis=1)
-    table[:, 50] = -np.log(np.maximum(own, 1e-7))
-    value, drawn = _scores(table.mean(axis=0)), _scores(_resampled_means(table, resamples, seed))
-    with warnings.catch_warnings(action="ignore"):  # emotions without pictures stay NaN
-        ends = {key: np.nanpercentile(drawn[key], (2.5, 97.5), axis=0) for key in drawn}
-    return {key: np.concatenate([value[key][None], ends[key]]) for key in value}
+    from ferlib.runtimes import canonical
+
+    outputs = {canonical(name): column for column, name in enumerate(classes)}
+    shared = tuple(name for name in data.classes if canonical(name) in outputs)
+    if len(shared) < 2:
+        raise ValueError(
+            f"{model} answers {', '.join(classes)}; {data.title} has {', '.join(data.classes)}. "
+            "They must share two classes to be compared. Where the model's outputs have other "
+            'names, name them in their order with classes="...,...", or classes="alphabetical".'
+        )
+    columns = [outputs[canonical(name)] for name in shared]
+    if shared == data.classes:
+        return data, np.ones(len(data), bool), columns
+    place = np.array([shared.index(name) if name in shared else -1 for name in data.classes])
+    rows = place[data.labels] >= 0
+    part = data.select(rows)
+    return replace(part, labels=place[part.labels], classes=shared), rows, columns
 
 
-def _scores(means) -> dict[str, np.ndarray]:
-    matrix = means[..., :49].reshape(*means.shape[:-1], 7, 7)
-    hits, support, answered = np.diagonal(matrix, 0, -2, -1), matrix.sum(-1), matrix.sum(-2)
+def _over(columns, answers):
+    """Gives the probabilities of some columns, so that each row sums to 1 again."""
+    chosen = answers[:, columns]
+    if len(columns) < answers.shape[1]:
+        chosen = chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1e-12)
+    return chosen
+
+
+def _known(data, split, hashes):
+    """Gives which pictures of a split have one of these hashes; None where that says nothing."""
+    from ferlib import cleaning
+
+    known = np.isin(cleaning.picture_hashes(data.images), hashes)
+    rows = data.split == split
+    lossy = any(name.lower().endswith(LOSSY) for name in data.names[rows])
+    if lossy and known.mean() < 0.01:  # what was saved again is no exact copy any more
+        return None
+    return known[rows]
+
+
+def _try_readings(opened, data, seed):
+    """Scores the usual readings of a model without a card, and warns of a much better one.
+
+    Returns:
+        What was found, in words.
+    """
+    from ferlib import runtimes
+
+    split = "val" if "val" in data.splits else "train"
+    some = data.of(split).sample(READINGS_ON, seed=seed)
+    if not len(some):
+        return "other readings were not tried, as there are no pictures of val or train"
+    usual = [opened.classes, data.classes, EMOTIONS, tuple(sorted(opened.classes))]
+    orders = [order for order in usual if sorted(order) == sorted(opened.classes)]
+    scalings = [opened.scaling]
+    if not opened.takes_pixels:
+        scalings += runtimes.SCALINGS
+    accuracy = {}
+    for scaling in dict.fromkeys(scalings):
+        answers = replace(opened, scaling=scaling)(some.images)
+        for order in dict.fromkeys(orders):
+            compared, rows, columns = _compare(some, order, opened.name)
+            predicted = answers[rows][:, columns].argmax(axis=1)
+            accuracy[scaling, order] = (predicted == compared.labels).mean()
+    used = accuracy[opened.scaling, opened.classes]
+    best = max(accuracy.values())
+    # Some networks hardly mind how pixels are scaled: name all that come close to the best.
+    good = [
+        f"pixels {scaling}, outputs {runtimes.order_name(order)} ({share:.1%})"
+        for (scaling, order), share in accuracy.items()
+        if share > best - 0.02
+    ]
+    found = (
+        f"of {len(accuracy)} usual readings, best on {len(some)} pictures of {split}: "
+        f"{'; '.join(good)}; this one {used:.1%}"
+    )
+    if best - used > 0.1:
+        warnings.warn(
+            f"{opened.name} does not say how it is to be read, and is read as {opened.reading}. "
+            f"But {found}. Likely it expects pixels of another scaling (scaling=...) or "
+            "answers in another order (classes=...).",
+            stacklevel=3,
+        )
+    return found
+
+
+def _confusion(answers, labels):
+    """Counts the answers to each label, int [K, K]."""
+    classes = answers.shape[1]
+    cells = labels * classes + answers.argmax(axis=1)
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def _measure(answers, labels, resamples, seed):
+    """Gives every score as [3, ...], value, low and high, and the metrics as Estimates.
+
+    Every score follows from means over pictures: of the cells of the confusion matrix, top-2
+    hits and losses. So resampling the pictures is one product of matrices.
+    """
+    rows, classes = np.arange(len(labels)), answers.shape[1]
+    cells = np.zeros((len(labels), classes**2))
+    cells[rows, labels * classes + answers.argmax(axis=1)] = 1
+    first_two = np.argsort(-answers, axis=1, kind="stable")[:, :2]
+    top2 = (first_two == labels[:, None]).any(axis=1)
+    losses = -np.log(np.maximum(answers[rows, labels], 1e-7))
+    table = np.column_stack([cells, top2, losses])
+    value = _scores(table.mean(axis=0), classes)
+    drawn = _scores(_resampled_means(table, resamples, seed), classes)
+    scores = {}
+    for key in value:
+        with warnings.catch_warnings(action="ignore"):  # classes without pictures stay NaN
+            ends = np.nanpercentile(drawn[key], (2.5, 97.5), axis=0)
+        scores[key] = np.concatenate([value[key][None], ends])
+    return scores, {key: Estimate(*scores[key].tolist()) for key in METRICS}
+
+
+def _scores(means, classes):
+    """Computes the scores from the means of the columns that `_measure` makes."""
+    matrix = means[..., :-2].reshape(*means.shape[:-1], classes, classes)
+    hits = np.diagonal(matrix, axis1=-2, axis2=-1)
+    support, answered = matrix.sum(axis=-1), matrix.sum(axis=-2)
     with np.errstate(invalid="ignore"):
-        precision, recall = hits / answered, hits / support
+        precision = hits / answered
+        recall = hits / support
         f1 = 2 * hits / (answered + support)
-    overall = hits.sum(-1), np.nanmean(recall, -1), means[..., 49], np.nanmean(f1, -1)
-    scores = dict(zip(METRICS, (*overall, means[..., 50]), strict=True))
-    return scores | {"precision": precision, "recall": recall, "f1": f1}
+    return {
+        "accuracy": hits.sum(axis=-1),
+        "balanced_accuracy": np.nanmean(recall, axis=-1),
+        "top2_accuracy": means[..., -2],
+        "macro_f1": np.nanmean(f1, axis=-1),
+        "log_loss": means[..., -1],
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+    }
 
 
-def _resampled_means(table, resamples, seed) -> np.ndarray:
+def _resampled_means(table, resamples, seed):
     """Means of the columns of [N, K] over bootstrap resamples of the rows: [resamples, K]."""
-    rng, n, means = np.random.default_rng(seed), len(table), []
+    rng = np.random.default_rng(seed)
+    n = len(table)
+    means = []
     for start in range(0, resamples, 100):
         rows = min(100, resamples - start)
         picks = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        means.append(np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n) @ table / n)
+        times = np.bincount(picks.ravel(), minlength=rows * n).reshape(rows, n)
+        means.append(times @ table / n)
     return np.concatenate(means)
 
 
-def _mean(values, resamples, seed) -> Estimate:
+def _mean(values, resamples, seed):
     """The mean of numbers [N], with the ends of its bootstrap interval."""
     column = np.asarray(values, dtype=float)[:, None]
     ends = np.percentile(_resampled_means(column, resamples, seed), (2.5, 97.5))
     return Estimate(float(column.mean()), *ends.tolist())
 
 
-def mcnemar(a: Report, b: Report) -> dict:
+def mcnemar(a: Report, b: Report) -> dict[str, Any]:
     """Tests whether two models differ in accuracy on the same pictures.
 
     Args:
@@ -338,51 +562,46 @@ def mcnemar(a: Report, b: Report) -> dict:
     """
     from scipy.stats import binomtest
 
-    if a.data.fingerprint != b.data.fingerprint:
+    if a.data.fingerprint != b.data.fingerprint or a.classes != b.classes:
         raise ValueError(
             f"{a.model} ({a.split} of {a.data.title}) and {b.model} ({b.split} of {b.data.title}) "
-            "were evaluated on different pictures: evaluate both on the same split."
+            "were evaluated on different pictures: evaluate both on the same split and classes."
         )
-    right_a, right_b, n = a.predicted == a.labels, b.predicted == b.labels, len(a.labels)
+    right_a, right_b = a.predicted == a.labels, b.predicted == b.labels
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    gap, either = (only_a - only_b) / n, only_a + only_b
+    n, either = len(a.labels), only_a + only_b
+    gap = (only_a - only_b) / n
     half = 1.96 * float(np.sqrt(either / n - gap**2) / np.sqrt(n))
-    counts = {"only_a": only_a, "only_b": only_b, "differ": int((a.predicted != b.predicted).sum())}
-    p_value = float(binomtest(only_a, either).pvalue) if either else 1.0
-    return counts | {"difference": Estimate(gap, gap - half, gap + half), "p_value": p_value}
+    return {
+        "only_a": only_a,
+        "only_b": only_b,
+        "differ": int((a.predicted != b.predicted).sum()),
+        "difference": Estimate(gap, gap - half, gap + half),
+        "p_value": float(binomtest(only_a, either).pvalue) if either else 1.0,
+    }
 
 
 # ---- calibration ----------------------------------------------------------------------------
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> pd.DataFrame:
-    """Compares confidence with accuracy in bins of equal width.
-
-    The mean gap, weighted by n, is the expected calibration error (`calibration_error`).
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
+    """Gives the expected calibration error: how far confidence is from accuracy, 0 to 1.
 
     Args:
-        probabilities: float [N, 7].
+        probabilities: float [N, K].
         labels: int [N].
-        bins: Bins between 0 and 1; empty ones are left out.
+        bins: Bins of equal width between 0 and 1.
 
     Returns:
-        One row a bin: n, confidence (mean of the largest probability), accuracy.
+        The mean over the bins of |accuracy - mean confidence|, weighted by their pictures.
 
     Source: Guo et al., On calibration of modern neural networks (2017).
     """
-    import pandas as pd
-
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    table = pd.DataFrame({"n": 1, "confidence": confidence, "accuracy": right})
-    groups = table.groupby(np.ceil(confidence * bins))
-    return groups.agg({"n": "size", "confidence": "mean", "accuracy": "mean"})
-
-
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> float:
-    """Gives the expected calibration error, 0 to 1; see `reliability`."""
-    table = reliability(probabilities, labels, bins=bins)
-    return float(np.average((table["accuracy"] - table["confidence"]).abs(), weights=table["n"]))
+    place = np.ceil(confidence * bins).astype(int)
+    gaps = np.bincount(place, weights=right - confidence)
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -397,9 +616,11 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
     from sklearn.metrics import log_loss
 
+    classes = range(probabilities.shape[1])
+
     def loss(log_temperature):
         scaled = with_temperature(probabilities, np.exp(log_temperature))
-        return log_loss(labels, scaled, labels=range(7))
+        return log_loss(labels, scaled, labels=classes)
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3)).x))
 
@@ -417,7 +638,7 @@ def calibrate(
         seed: Seed of the folds.
 
     Returns:
-        The scaled probabilities, float [N, 7], and the temperature of `fitted_on` (where
+        The scaled probabilities, float [N, K], and the temperature of `fitted_on` (where
         cross-fitted: of all of `report`).
     """
     from sklearn.model_selection import KFold
@@ -432,26 +653,6 @@ def calibrate(
     return scaled, fit_temperature(p, labels)
 
 
-def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
-    """Gives the accuracy of a model that answers only where it is sure enough.
-
-    Args:
-        probabilities: float [N, 7].
-        labels: int [N].
-
-    Returns:
-        One row a picture, the surest first: coverage (share of the pictures up to it), accuracy
-        on those, and its confidence.
-    """
-    import pandas as pd
-
-    confidence, count = probabilities.max(axis=1), np.arange(1, len(labels) + 1)
-    order = np.argsort(-confidence, kind="stable")
-    right = (probabilities.argmax(axis=1) == labels)[order]
-    table = {"coverage": count / len(labels), "accuracy": right.cumsum() / count}
-    return pd.DataFrame(table | {"confidence": confidence[order]})
-
-
 # ---- pictures -------------------------------------------------------------------------------
 
 
@@ -464,30 +665,38 @@ def picture_table(report: Report) -> pd.DataFrame:
     Returns:
         Columns name, label, answer, confidence (of the answer), own (probability of the label),
         right, seen; brightness (mean), contrast (standard deviation) and sharpness (standard
-        deviation of the Laplacian) of grey values from 0 to 1; where there are votes, majority
-        (the emotion with the most votes; "" for a tie or none of the seven) and agreeing (how
-        many taggers chose the most frequent answer).
+        deviation of the Laplacian) of grey values from 0 to 1; majority (the class with the most
+        votes; "" for a tie or none of the classes) and agreeing (how many taggers chose the most
+        frequent answer), both missing where there are no votes.
     """
     import pandas as pd
     from scipy.ndimage import laplace
 
-    names = np.array([*EMOTIONS, ""])
+    names = np.array([*report.classes, ""])
     grey = report.data.images.astype("float32") / 255
-    table = pd.DataFrame({"name": report.data.names, "label": names[report.labels]})
-    table["answer"] = names[report.predicted]
-    table["confidence"] = report.probabilities.max(axis=1)
-    table["own"] = report.probabilities[np.arange(len(table)), report.labels]
-    table["right"] = report.predicted == report.labels
-    table["seen"] = report.seen
-    table["brightness"], table["contrast"] = grey.mean(axis=(1, 2)), grey.std(axis=(1, 2))
-    table["sharpness"] = np.std([laplace(picture) for picture in grey], axis=(1, 2))
-    if report.data.votes is not None:
-        votes = report.data.votes
-        most = votes.max(axis=1)
-        winner = [FERPLUS_TO_LABEL.get(column, -1) for column in votes.argmax(axis=1)]
-        tie = (votes == most[:, None]).sum(axis=1) > 1
-        table["majority"], table["agreeing"] = np.where(tie, "", names[winner]), most.astype(int)
-    return table
+    rows = np.arange(len(grey))
+    table = pd.DataFrame(
+        {
+            "name": report.data.names,
+            "label": names[report.labels],
+            "answer": names[report.predicted],
+            "confidence": report.probabilities.max(axis=1),
+            "own": report.probabilities[rows, report.labels],
+            "right": report.predicted == report.labels,
+            "seen": report.seen,
+            "brightness": grey.mean(axis=(1, 2)),
+            "contrast": grey.std(axis=(1, 2)),
+            "sharpness": [laplace(picture).std() for picture in grey],
+        }
+    )
+    votes = report.data.votes
+    if votes is None:
+        return table.assign(majority=None, agreeing=pd.array([pd.NA] * len(table), "Int64"))
+    most = votes.max(axis=1)
+    tie = (votes == most[:, None]).sum(axis=1) > 1
+    winner = _ferplus_labels(report.classes)[votes.argmax(axis=1)]
+    majority = np.where(tie, "", names[winner])
+    return table.assign(majority=majority, agreeing=most.astype(int))
 
 
 def accuracy_by(table: pd.DataFrame, column: str, *, bins: int = 5) -> pd.DataFrame:
@@ -513,7 +722,8 @@ def accuracy_by(table: pd.DataFrame, column: str, *, bins: int = 5) -> pd.DataFr
 
 def _shares(table: pd.DataFrame, n) -> pd.DataFrame:
     """Replaces the column "hits" by n, accuracy and Wilson's 95 % interval (1927)."""
-    hits, z = table.pop("hits"), 1.96
+    z = 1.96
+    hits = table.pop("hits")
     centre = (hits + z**2 / 2) / (n + z**2)
     half = z / (n + z**2) * np.sqrt(hits * (n - hits) / n + z**2 / 4)
     return table.assign(n=n, accuracy=hits / n, low=centre - half, high=centre + half)
@@ -523,7 +733,7 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
     """Sets a model's accuracy beside how far the ten taggers of FER+ agree.
 
     Args:
-        report: A report on pictures with votes.
+        report: The report.
         resamples: Bootstrap resamples of the pictures.
         seed: Seed of the resamples.
 
@@ -531,17 +741,18 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
         all_agree and not_all_agree, the accuracy where all taggers chose one answer and where
         not (left out where there are no such pictures); majority, how often the label is the
         majority's emotion; ceiling, the accuracy of a perfect model if each label were one
-        tagger's opinion: the mean of the largest share of the votes for the seven emotions.
-
-    Raises:
-        ValueError: If the pictures have no votes.
+        tagger's opinion: the mean of the largest share of the votes for the report's classes.
+        Empty where there are no votes.
 
     Source: the votes are by Barsoum et al., Training deep networks for facial expression
     recognition with crowd-sourced label distribution (2016).
     """
-    votes, table = _votes(report), picture_table(report)
+    votes = report.data.votes
+    if votes is None:
+        return {}
+    table = picture_table(report)
     agree = votes.max(axis=1) == votes.sum(axis=1)
-    emotions = votes[:, list(FERPLUS_TO_LABEL)]
+    emotions = votes[:, _ferplus_labels(report.classes) >= 0]
     emotions = emotions[emotions.any(axis=1)]
     values = {
         "all_agree": table["right"][agree],
@@ -552,12 +763,12 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
     return {key: _mean(one, resamples, seed) for key, one in values.items() if len(one)}
 
 
-def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict:
+def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Gives the accuracy against FER+'s majority labels, by the rules of its authors.
 
     An answer that one tagger alone gave is struck out. What more than half of the rest chose is
     the label; pictures without such a label, or whose label is unknown or no face, are left out.
-    Of FER+'s eight classes a model here has seven: a picture of contempt counts as a mistake.
+    A picture of a class that the report does not have, such as contempt, counts as a mistake.
 
     Args:
         report: A report on pictures with votes.
@@ -575,24 +786,32 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
     Source: Barsoum et al., Training deep networks for facial expression recognition with
     crowd-sourced label distribution (2016), and the code beside it (microsoft/FERPlus).
     """
-    votes = np.where(_votes(report) > 1, report.data.votes, 0)
-    majority = votes.argmax(axis=1)
-    kept = (votes.max(axis=1) > votes.sum(axis=1) / 2) & (majority < FERPLUS.index("unknown"))
-    label = np.array([FERPLUS_TO_LABEL.get(column, -1) for column in range(len(FERPLUS))])[majority]
-    right = report.predicted == label
-    new = np.zeros(len(kept), bool) if report.seen is None else kept & ~report.seen
-    found = {"accuracy": _mean(right[kept], resamples, seed)}
-    found["unseen"] = _mean(right[new], resamples, seed) if new.any() else None
-    counts = {"left_out": int((~kept).sum()), "contempt": int((label[kept] < 0).sum())}
-    return found | {"pictures": int(kept.sum())} | counts
-
-
-def _votes(report):
-    """Gives the votes of a report's pictures, which must be there."""
     if report.data.votes is None:
         title = report.data.title
         raise ValueError(f"{title} has no votes; put fer2013new.csv beside the data.")
-    return report.data.votes
+    votes = np.where(report.data.votes > 1, report.data.votes, 0)
+    majority = votes.argmax(axis=1)
+    is_emotion = majority < FERPLUS.index("unknown")
+    kept = (votes.max(axis=1) > votes.sum(axis=1) / 2) & is_emotion
+    right = report.predicted == _ferplus_labels(report.classes)[majority]
+    unseen = kept & ~report.seen if report.seen is not None else np.zeros(len(kept), bool)
+    return {
+        "accuracy": _mean(right[kept], resamples, seed),
+        "unseen": _mean(right[unseen], resamples, seed) if unseen.any() else None,
+        "pictures": int(kept.sum()),
+        "left_out": int((~kept).sum()),
+        "contempt": int((majority[kept] == FERPLUS.index("contempt")).sum()),
+    }
+
+
+def _ferplus_labels(classes):
+    """Gives for each column of FER+'s votes the label of its class, int [10]; -1 for none."""
+    labels = []
+    for column, name in enumerate(FERPLUS):
+        if column in FERPLUS_TO_LABEL:
+            name = EMOTIONS[FERPLUS_TO_LABEL[column]]
+        labels.append(classes.index(name) if name in classes else -1)
+    return np.array(labels)
 
 
 # ---- robustness -----------------------------------------------------------------------------
@@ -617,56 +836,72 @@ def corrupt(images: np.ndarray, corruption: str, strength: float, *, seed: int =
     import cv2
     from scipy import ndimage
 
-    def inside(length):
-        start = rng.integers(length - strength + 1, size=(len(images), 1))
-        return (np.arange(length) >= start) & (np.arange(length) < start + strength)
+    rng = np.random.default_rng(seed)
+    n, height, width = images.shape
+    side = rng.choice((-1, 1), (n, 1, 1))
 
-    def turned(angle):
-        return ndimage.rotate(images, angle, (1, 2), reshape=False, order=1, mode="nearest")
-
-    rng, (_, height, width) = np.random.default_rng(seed), images.shape
-    side, jpeg = rng.choice((-1, 1), (len(images), 1, 1)), (cv2.IMWRITE_JPEG_QUALITY, int(strength))
-    ways = {
-        "blur": lambda: ndimage.gaussian_filter(images, strength, axes=(1, 2)),
-        "noise": lambda: images + strength * rng.standard_normal(images.shape, "float32"),
-        "brightness": lambda: images + side * float(strength),
-        "occlusion": lambda: np.where(
-            inside(height)[..., None] & inside(width)[:, None], 128, images
-        ),
-        "rotation": lambda: np.where(side > 0, turned(strength), turned(-strength)),
-        "jpeg": lambda: [cv2.imdecode(cv2.imencode(".jpg", x, jpeg)[1], 0) for x in images],
-    }
-    if corruption not in ways:
-        raise ValueError(f"{corruption!r} is no corruption; known are {', '.join(ways)}.")
-    return np.clip(ways[corruption](), 0, 255).astype("uint8")
+    if corruption == "blur":
+        spoiled = ndimage.gaussian_filter(images, strength, axes=(1, 2))
+    elif corruption == "noise":
+        spoiled = images + strength * rng.standard_normal(images.shape, "float32")
+    elif corruption == "brightness":
+        spoiled = images + side * float(strength)
+    elif corruption == "occlusion":
+        spoiled = images.copy()
+        tops = rng.integers(height - strength + 1, size=n)
+        lefts = rng.integers(width - strength + 1, size=n)
+        for picture, top, left in zip(spoiled, tops, lefts, strict=True):
+            picture[top : top + strength, left : left + strength] = 128
+    elif corruption == "rotation":
+        options = {"axes": (1, 2), "reshape": False, "order": 1, "mode": "nearest"}
+        one_way = ndimage.rotate(images, strength, **options)
+        other_way = ndimage.rotate(images, -strength, **options)
+        spoiled = np.where(side > 0, one_way, other_way)
+    elif corruption == "jpeg":
+        quality = (cv2.IMWRITE_JPEG_QUALITY, int(strength))
+        files = [cv2.imencode(".jpg", picture, quality)[1] for picture in images]
+        spoiled = [cv2.imdecode(file, cv2.IMREAD_GRAYSCALE) for file in files]
+    else:
+        raise ValueError(f"{corruption!r} is no corruption; known are {', '.join(CORRUPTIONS)}.")
+    return np.clip(spoiled, 0, 255).astype("uint8")
 
 
 def robustness(
-    model, data: FERData, *, corruptions=CORRUPTIONS, seed: int = 0, progress=iter
+    model: Model,
+    data: FERData,
+    *,
+    corruptions: dict[str, tuple] = CORRUPTIONS,
+    seed: int = 0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """Gives the accuracy on spoiled pictures.
 
     Args:
-        model: A Keras model, a file or a shipped model's name.
-        data: The pictures.
+        model: As for `evaluate`.
+        data: The pictures; those of classes that the model does not have are left out.
         corruptions: Corruption -> its strengths, the weakest first.
         seed: Seed of the corruptions.
-        progress: Wraps the corruptions to go through, for a progress bar (`tqdm.auto.tqdm`).
+        progress: Whether a bar is drawn.
 
     Returns:
         One row a corruption and level (1 is the weakest, 0 the pictures as they are): strength,
         n, accuracy, and low and high of its 95 % interval.
     """
     import pandas as pd
+    from tqdm.auto import tqdm
 
-    from ferlib import zoo
+    from ferlib import runtimes
+
+    opened = runtimes.open_model(model)
+    data, _, columns = _compare(data, opened.classes, opened.name)
 
     def hits(images):
-        return int((probabilities(model, images).argmax(axis=1) == data.labels).sum())
+        predicted = opened(images)[:, columns].argmax(axis=1)
+        return int((predicted == data.labels).sum())
 
-    model = zoo.load(model)
-    clean, rows = hits(data.images), []
-    for name in progress(list(corruptions)):
+    clean = hits(data.images)
+    rows = []
+    for name in tqdm(corruptions, desc="spoiled by", disable=not progress):
         rows.append((name, 0, None, clean))
         for level, strength in enumerate(corruptions[name], start=1):
             spoiled = corrupt(data.images, name, strength, seed=seed)

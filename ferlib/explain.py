@@ -6,10 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ferlib.evaluation import probabilities
+from ferlib import runtimes, zoo
 
 if TYPE_CHECKING:
     import keras
+
+    from ferlib.runtimes import Model
+
+
+def _open(model):
+    """Opens a model that has layers to look into."""
+    opened = runtimes.open_model(model)
+    if opened.keras_model is None:
+        raise ValueError(f"{opened.name} is no Keras model; only those show their layers.")
+    return opened
 
 
 def _trace(model) -> tuple[keras.KerasTensor, list]:
@@ -33,7 +43,8 @@ def _trace(model) -> tuple[keras.KerasTensor, list]:
             calls.append((layer, x, layer(x, *args, **kwargs)))
         return calls[-1][2]
 
-    calls, copy = [], keras.models.clone_model(model)
+    calls = []
+    copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     inputs = keras.Input(copy.input_shape[1:], dtype=copy.inputs[0].dtype)
     call(copy, inputs)
@@ -61,7 +72,7 @@ def _cut(model) -> tuple[keras.Model, keras.Model]:
     raise ValueError(f"{model.name} has no feature map that all of it goes through.")
 
 
-def gradcam(model, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+def gradcam(model: Model, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
     """Shows which parts of pictures speak for an answer (Grad-CAM, in the form of HiResCAM).
 
     Each place of the last feature map counts with its own gradient. Where global average pooling
@@ -70,7 +81,8 @@ def gradcam(model, images: np.ndarray, labels: np.ndarray | None = None) -> np.n
     mean gradient does not. An ensemble's map is the mean of its members'.
 
     Args:
-        model: A CNN (Keras Functional or Sequential, nested or not), a file or a shipped name.
+        model: A CNN (Keras Functional or Sequential, nested or not), a file, a shipped name, or
+            what `runtimes.open_model` gave.
         images: uint8 [N, H, W].
         labels: int [N], the answers to explain. None explains the model's own.
 
@@ -78,7 +90,13 @@ def gradcam(model, images: np.ndarray, labels: np.ndarray | None = None) -> np.n
         float32 [N, H, W], at most 1 in each picture; 0 where nothing speaks for the answer.
 
     Raises:
-        ValueError: If the model has no convolutional feature map.
+        ValueError: If the model has no convolutional feature map, or is none of Keras.
+
+    Example:
+        >>> from ferlib import drawn, explain
+        >>> faces = drawn.draw(21)
+        >>> explain.gradcam("tiny", faces.images[:2]).shape
+        (2, 48, 48)
 
     Source: Selvaraju et al., Grad-CAM (2017); Draelos and Carin, Use HiResCAM instead of Grad-CAM
     for faithful explanations of convolutional neural networks (2020).
@@ -86,20 +104,21 @@ def gradcam(model, images: np.ndarray, labels: np.ndarray | None = None) -> np.n
     import cv2
     import keras
 
-    from ferlib import zoo
-
-    model = zoo.load(model)
-    if len(parts := zoo.members(model)) > 1:
-        labels = probabilities(model, images).argmax(axis=1) if labels is None else labels
-        return np.mean([gradcam(part, images, labels) for part in parts], axis=0)
-    front, head = _cut(model)
+    opened = _open(model)
+    members = zoo.members(opened.keras_model)
+    if len(members) > 1:
+        labels = opened(images).argmax(axis=1) if labels is None else labels
+        return np.mean([gradcam(member, images, labels) for member in members], axis=0)
+    front, head = _cut(opened.keras_model)
     heat = np.empty(images.shape[:3], "float32")
     for start in range(0, len(images), 64):
         part = slice(start, start + 64)
-        features = front(keras.ops.convert_to_tensor(images[part][..., None]), training=False)
+        inputs = keras.ops.convert_to_tensor(opened.adapt(images[part]))
+        features = front(inputs, training=False)
         scores = keras.ops.convert_to_numpy(head(features, training=False))
         answers = scores.argmax(axis=1) if labels is None else labels[part]
-        gradient = _gradient(head, features, np.eye(7, dtype="float32")[answers])
+        chosen = np.eye(scores.shape[1], dtype="float32")[answers]
+        gradient = _gradient(head, features, chosen)
         cams = keras.ops.relu(keras.ops.sum(features * gradient, axis=3))
         for place, cam in zip(heat[part], keras.ops.convert_to_numpy(cams), strict=True):
             place[:] = cv2.resize(cam, place.shape[::-1])
@@ -131,25 +150,28 @@ def _gradient(head, features, chosen):
     return tape.gradient(total, features)
 
 
-def embed(model, images: np.ndarray) -> np.ndarray:
+def embed(model: Model, images: np.ndarray) -> np.ndarray:
     """Gives the output of a model's penultimate layer: what its last Dense layer gets to see.
 
     The features of an ensemble's members stand side by side.
 
     Args:
-        model: A Keras model, a file or a shipped model's name.
+        model: A Keras model, a file, a shipped model's name, or what `runtimes.open_model` gave.
         images: uint8 [N, 48, 48].
 
     Returns:
         float32 [N, D].
+
+    Raises:
+        ValueError: If the model is none of Keras.
     """
     import keras
 
-    from ferlib import zoo
-
-    model = zoo.load(model)
-    if len(parts := zoo.members(model)) > 1:
-        return np.hstack([embed(part, images) for part in parts])
-    inputs, calls = _trace(model)
+    opened = _open(model)
+    members = zoo.members(opened.keras_model)
+    if len(members) > 1:
+        return np.hstack([embed(member, images) for member in members])
+    inputs, calls = _trace(opened.keras_model)
     last = [x for layer, x, _ in calls if isinstance(layer, keras.layers.Dense)][-1]
-    return keras.Model(inputs, last).predict(np.asarray(images)[..., None], verbose=0)
+    features = keras.Model(inputs, last)
+    return features.predict(opened.adapt(np.asarray(images)), verbose=0)

@@ -1,0 +1,430 @@
+"""Opens a model file of any kind, ours or other people's, as one function of grey pictures."""
+
+from __future__ import annotations
+
+import json
+import warnings
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ferlib import zoo
+from ferlib.labels import EMOTIONS, SIDE, label_index
+
+if TYPE_CHECKING:
+    import keras
+
+    Model = str | Path | keras.Model | "Classifier"
+
+IMAGENET = {1: (0.449, 0.226), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+"""Channels -> mean and standard deviation of ImageNet's pixels, from 0 to 1."""
+
+SCALINGS = {
+    "0-255": lambda pixels: pixels,
+    "0-1": lambda pixels: pixels / 255,
+    "-1-1": lambda pixels: pixels / 127.5 - 1,
+    "imagenet": lambda pixels: _standardise(pixels / 255, *IMAGENET[pixels.shape[-1]]),
+}
+"""What a network expects of its pixels -> how it is made of float32 [N, H, W, C], 0 to 255."""
+
+ALPHABETICAL = {
+    7: tuple(sorted(EMOTIONS)),
+    8: tuple(sorted((*EMOTIONS, "contempt"))),
+}
+"""Number of outputs -> emotions in alphabetical order, as loaders of folders number them."""
+
+AT_ONCE = 2**26
+"""The most numbers that a network is given at once, so that large inputs fit into memory."""
+
+FORMS = "ferlib reads .keras, .h5, .onnx and .tflite."
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model of any kind, called with grey pictures, answers probabilities of its classes.
+
+    Args:
+        name: The model's file or name.
+        classes: Names of its outputs, in their order.
+        scaling: What it expects of its pixels, a key of `SCALINGS`.
+        run: Function from the network's own input and a batch size to its output, [N, K].
+        shape: Height, width and channels of its input.
+        layout: Order of the input's axes: "hwc", "chw", or "hw" where channels have no axis.
+        dtype: Type of its input.
+        has_card: Whether the file itself says how it is to be read.
+        logits: Whether it answers logits, which softmax turns into probabilities.
+        keras_model: The Keras model; None for other runtimes.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    scaling: str
+    run: Callable[[np.ndarray, int], np.ndarray]
+    shape: tuple[int, int, int]
+    layout: str
+    dtype: str
+    has_card: bool = False
+    logits: bool = False
+    keras_model: keras.Model | None = None
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether its input is whole numbers, which can only be pixels from 0 to 255."""
+        return np.issubdtype(np.dtype(self.dtype), np.integer)
+
+    @property
+    def reading(self) -> str:
+        """How its input and output are read, in one line."""
+        height, width, channels = self.shape
+        return (
+            f"pictures as {height}x{width}x{channels}, pixels {self.scaling}, "
+            f"outputs {order_name(self.classes)}{' (logits)' * self.logits}"
+        )
+
+    def adapt(self, images: np.ndarray) -> np.ndarray:
+        """Turns grey pictures, uint8 [N, H, W] or [N, H, W, 1], into the network's own input."""
+        import cv2
+
+        height, width, channels = self.shape
+        grey = images.reshape(images.shape[:3])
+        if grey.shape[1:] != (height, width):
+            grey = np.stack([cv2.resize(picture, (width, height)) for picture in grey])
+        pixels = np.repeat(grey[..., None], channels, axis=-1)
+        if not self.takes_pixels:
+            pixels = SCALINGS[self.scaling](pixels.astype("float32"))
+        if self.layout == "chw":
+            pixels = np.moveaxis(pixels, -1, 1)
+        if self.layout == "hw":
+            pixels = pixels[..., 0]
+        return pixels.astype(self.dtype)
+
+    def __call__(self, images: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+        """Answers uint8 [N, H, W] or [N, H, W, 1] with probabilities, float32 [N, K]."""
+        images = np.asarray(images)
+        step = max(1, AT_ONCE // int(np.prod(self.shape)))
+        answers = [np.empty((0, len(self.classes)), "float32")]
+        for start in range(0, len(images), step):
+            inputs = self.adapt(images[start : start + step])
+            answers.append(np.asarray(self.run(inputs, batch_size), "float32"))
+        answers = np.concatenate(answers)
+        return _softmax(answers) if self.logits else answers
+
+
+def open_model(
+    model: Model,
+    *,
+    scaling: str | None = None,
+    classes: str | tuple[str, ...] | None = None,
+) -> Classifier:
+    """Opens a model of any kind; a file that would run code of its own is refused.
+
+    Args:
+        model: A file (.keras, .h5, .onnx, .tflite; its first bytes decide), a shipped model's
+            name, a Keras model, or what this function returned.
+        scaling: What it expects of its pixels, a key of `SCALINGS`. None takes what is known of
+            the model, else "0-255".
+        classes: Names of the outputs in their order, as a tuple or with commas between, or
+            "alphabetical". None takes the card's, else FER2013's where there are seven.
+
+    Returns:
+        The Classifier.
+
+    Raises:
+        FileNotFoundError: If there is no such model.
+        ValueError: If the file is no model that can be read, or `scaling` or `classes` do not fit.
+        ImportError: If the runtime of its kind is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import runtimes
+        >>> tiny = runtimes.open_model("tiny")
+        >>> tiny.classes[3]
+        'happy'
+        >>> tiny(np.zeros((2, 48, 48, 1), "uint8")).shape
+        (2, 7)
+    """
+    if isinstance(model, Classifier):
+        opened = model
+    elif isinstance(model, str | Path):
+        opened = _open_file(model)
+    else:
+        opened = _of_keras(model, model.name, zoo.read_classes(model))
+    if scaling is not None:
+        if scaling not in SCALINGS:
+            raise ValueError(f"scaling is {scaling!r}; it can be {', '.join(SCALINGS)}.")
+        if opened.takes_pixels and scaling != "0-255":
+            raise ValueError(f'{opened.name} takes whole pixels: its scaling is "0-255".')
+        opened = replace(opened, scaling=scaling)
+    if classes is not None:
+        opened = replace(opened, classes=_parse_classes(classes, opened))
+    return opened
+
+
+def order_name(classes: tuple[str, ...]) -> str:
+    """Names the order of a model's outputs in a few words."""
+    if classes == EMOTIONS:
+        return "in FER2013's order"
+    names = ", ".join(classes)
+    return f"alphabetical ({names})" if classes == tuple(sorted(classes)) else names
+
+
+def canonical(name: str) -> str:
+    """Gives FER2013's name of an emotion in any usual spelling; other names as they are."""
+    name = str(name).strip()
+    try:
+        return name if name.isdigit() else EMOTIONS[label_index(name)]
+    except ValueError:
+        return name
+
+
+def _standardise(pixels, mean, deviation):
+    return (pixels - np.float32(mean)) / np.float32(deviation)
+
+
+def _softmax(logits):
+    from scipy.special import softmax
+
+    return softmax(logits, axis=1)
+
+
+def _parse_classes(classes, opened):
+    """Gives the names that `classes` means for this model."""
+    outputs = len(opened.classes)
+    if isinstance(classes, str) and classes.strip() == "alphabetical":
+        if outputs not in ALPHABETICAL:
+            raise ValueError(
+                f"{opened.name} answers {outputs} values; what they are in alphabetical order is "
+                "known of 7 and 8: write the names out, with commas between."
+            )
+        return ALPHABETICAL[outputs]
+    names = classes.split(",") if isinstance(classes, str) else classes
+    names = tuple(canonical(name) for name in names)
+    if len(names) != outputs or len(set(names)) != outputs:
+        raise ValueError(
+            f"{opened.name} answers {outputs} values, but classes names {len(set(names))}: "
+            f"{', '.join(names)}. Name each output once, in their order."
+        )
+    return names
+
+
+# ---- files -------------------------------------------------------------------------------
+
+
+def _open_file(model):
+    path = Path(model)
+    if (path / "saved_model.pb").is_file():
+        raise ValueError(
+            f"{path} is a TensorFlow SavedModel. Load it with the TensorFlow that wrote it and "
+            f"save the model as .keras, or turn it into ONNX with tf2onnx. {FORMS}"
+        )
+    path = zoo.find(model)
+    with path.open("rb") as file:
+        head = file.read(64)
+    opened = _opener(path, head)(path, str(model))
+    if opened.has_card:
+        return opened
+    noise = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE), "uint8")
+    answers = opened.run(opened.adapt(noise), len(noise))
+    if answers.ndim != 2:
+        raise ValueError(f"{path} answers {answers.shape}; a classifier answers [N, classes].")
+    is_probability = (answers > -1e-3).all() and np.allclose(answers.sum(axis=1), 1, atol=0.05)
+    classes = opened.classes or _unnamed(answers.shape[1])
+    return replace(opened, classes=classes, logits=not is_probability)
+
+
+def _opener(path, head):
+    """Tells from a file's first bytes what opens it; what is no model is named in an error."""
+    members = []
+    if head.startswith(b"PK") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+    if head.startswith(b"\x89HDF\r\n\x1a\n") or "config.json" in members:
+        return _open_keras
+    if head[4:8] == b"TFL3":
+        return _open_tflite
+    is_torch = any(name.endswith("data.pkl") for name in members)
+    if is_torch or head.startswith(b"\x80\x02"):
+        raise ValueError(
+            f"{path} is a PyTorch file, which holds no network that can run without its own "
+            f"Python code. Export it there with torch.onnx.export. {FORMS}"
+        )
+    if head.startswith(b"\x08") or path.suffix.lower() == ".onnx":
+        return _open_onnx
+    known = {
+        b"version https://git-lfs": "a Git LFS pointer, not the model: run `git lfs pull`",
+        b"<": "a web page or XML: download the file itself",
+        b"pk": "a damaged or incomplete archive: download it again",
+        b"": "empty or no model that ferlib knows",
+    }
+    what = next(known[start] for start in known if head.lstrip().lower().startswith(start))
+    raise ValueError(f"{path} is {what}. It begins with {head[:16]!r}. {FORMS}")
+
+
+def _of_keras(model, name, classes, has_card=True):
+    """Makes a Classifier of a Keras model."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; a "
+            "classifier of pictures has one of each."
+        )
+    shape, layout = _layout(model.input_shape, name)
+    return Classifier(
+        name=name,
+        classes=classes,
+        scaling="0-255",
+        run=lambda pictures, size: model.predict(pictures, batch_size=size, verbose=0),
+        shape=shape,
+        layout=layout,
+        dtype=str(model.inputs[0].dtype),
+        has_card=has_card,
+        keras_model=model,
+    )
+
+
+def _layout(dimensions, name):
+    """Finds height, width and channels, and the order of axes, of a network's input."""
+    sizes = [size if isinstance(size, int) and size > 0 else None for size in dimensions[1:]]
+    layout = "hwc"
+    if len(sizes) == 2:
+        sizes, layout = [*sizes, 1], "hw"
+    elif len(sizes) == 3 and sizes[0] in (1, 3) and sizes[2] not in (1, 3):
+        sizes, layout = [*sizes[1:], sizes[0]], "chw"
+    if len(sizes) != 3 or (sizes[2] or 1) not in (1, 3):
+        raise ValueError(
+            f"{name} takes input of the form {list(dimensions)}; pictures are [N, H, W], or "
+            "[N, H, W, C] or [N, C, H, W] with 1 or 3 channels."
+        )
+    height, width, channels = sizes
+    return (height or SIDE, width or SIDE, channels or 1), layout
+
+
+def _unnamed(outputs):
+    return EMOTIONS if outputs == len(EMOTIONS) else tuple(f"class {i}" for i in range(outputs))
+
+
+def _batched(answer, fixed=None):
+    """Makes a function of any number of pictures of one of a batch.
+
+    Args:
+        answer: Function from a batch to its answers.
+        fixed: The only size of batch that it takes; None where it takes any.
+    """
+
+    def run(pictures, batch_size):
+        size = fixed or batch_size
+        answers = []
+        for start in range(0, len(pictures), size):
+            batch = pictures[start : start + size]
+            missing = size - len(batch) if fixed else 0
+            padded = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
+            answers.append(answer(padded)[: len(batch)])
+        return np.concatenate(answers)
+
+    return run
+
+
+def _open_keras(path, name):
+    from ferlib.backend import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be loaded: {_why(str(error))}") from error
+    has_card = bool(zoo.read_card(path))
+    return _of_keras(model, name, zoo.read_classes(path) if has_card else (), has_card)
+
+
+def _why(error):
+    """Says why Keras did not load a file, and what to do."""
+    if "No model config found" in error:
+        return (
+            "it holds weights only, without the network that they belong to. Build that in "
+            "Keras, call model.load_weights on this file and save the whole as .keras."
+        )
+    if "Lambda" in error or "lambda" in error:
+        return (
+            "it holds Python code (a Lambda layer), which ferlib never runs. Replace that layer "
+            "by one of Keras's own, such as Rescaling or Resizing, and save the model again."
+        )
+    return (
+        f"{error.strip().splitlines()[0][:200]} It is damaged, or holds layers that are not "
+        "Keras's own, or Keras 2 wrote it in a way that Keras 3 cannot read; the package tf_keras "
+        "opens that, and saves it anew or exports it for ONNX."
+    )
+
+
+def _open_onnx(path, name):
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(f'{path} needs onnxruntime: pip install "ferlib[onnx]"') from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read as ONNX: it is damaged, incomplete or newer than onnxruntime "
+            f"{onnxruntime.__version__}. Get it again, or export it for an older version of ONNX."
+        ) from error
+    entry, about = session.get_inputs()[0], session.get_modelmeta().custom_metadata_map
+    shape, layout = _layout(entry.shape, name)
+    dtype = entry.type[len("tensor(") : -1]
+    fixed = entry.shape[0] if isinstance(entry.shape[0], int) else None
+    return Classifier(
+        name=name,
+        classes=tuple(json.loads(about.get("classes", "[]"))),
+        scaling="0-255",
+        run=_batched(lambda batch: session.run(None, {entry.name: batch})[0], fixed),
+        shape=shape,
+        layout=layout,
+        dtype={"float": "float32", "double": "float64"}.get(dtype, dtype),
+    )
+
+
+def _open_tflite(path, name):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tensorflow.lite.python.interpreter import Interpreter
+    try:
+        with warnings.catch_warnings(action="ignore"):  # TensorFlow's, of its own future
+            interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged: TFLite cannot read it. Get it again.") from error
+    entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    shape, layout = _layout(entry["shape_signature"].tolist(), name)
+    is_quantised = entry["quantization"][0] > 0
+
+    def answer(batch):
+        if is_quantised:
+            batch = _quantise(batch, entry)
+        interpreter.resize_tensor_input(entry["index"], batch.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(entry["index"], batch)
+        interpreter.invoke()
+        values = interpreter.get_tensor(output["index"])
+        scale, zero = output["quantization"]
+        return (values.astype("float32") - zero) * scale if scale else values
+
+    return Classifier(
+        name=name,
+        classes=(),
+        scaling="0-255",
+        run=_batched(answer),
+        shape=shape,
+        layout=layout,
+        dtype="float32" if is_quantised else np.dtype(entry["dtype"]).name,
+    )
+
+
+def _quantise(values, entry):
+    """Turns float32 into the whole numbers that a quantised TFLite input stands for."""
+    scale, zero = entry["quantization"]
+    limits = np.iinfo(entry["dtype"])
+    return np.clip(np.round(values / scale + zero), limits.min, limits.max).astype(entry["dtype"])
