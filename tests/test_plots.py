@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -6,7 +8,7 @@ from matplotlib import colors
 from matplotlib import pyplot as plt
 
 from ferlib import evaluation, plots
-from ferlib.labels import EMOTIONS, PALETTE
+from ferlib.labels import EMOTIONS, PALETTE, colours
 
 matplotlib.use("agg")
 
@@ -28,6 +30,18 @@ def report(faces):
     return evaluation.report_on(p, data, "imagined", seen=seen, resamples=50)
 
 
+@pytest.fixture(scope="module", params=[2, 12])
+def own(request, faces):
+    """Data of 2 or 12 classes with long names, and a report on it."""
+    count = request.param
+    names = tuple(f"a rather long name of state {i}" for i in range(count))
+    data = replace(faces.of("train"), labels=faces.of("train").labels % count, classes=names)
+    if count > 7:
+        data = replace(data, labels=np.arange(len(data)) % count)
+    p = np.random.default_rng(0).dirichlet(np.ones(count), len(data))
+    return evaluation.report_on(p, data, "imagined", resamples=20)
+
+
 def texts(ax):
     return [text.get_text() for text in ax.texts]
 
@@ -39,6 +53,8 @@ def legend(ax):
 def test_every_emotion_has_its_own_colour():
     assert tuple(PALETTE) == EMOTIONS
     assert len({colors.to_hex(colour) for colour in PALETTE.values()}) == 7
+    twelve = (*EMOTIONS, "contempt", "bored", "focused", "tired", "proud")
+    assert len(set(colours(twelve).values())) == 12
 
 
 def test_learning_curves_draw_into_the_same_axes_again():
@@ -58,52 +74,67 @@ def test_learning_curves_without_validation():
     assert legend(axes[0]) == ["train"]
 
 
+def test_live_curves_redraw_one_figure(monkeypatch):
+    import IPython
+    from IPython import display
+
+    shown, updates = [], []
+
+    def show(figure, display_id=None):
+        shown.append(figure)
+        return type("Handle", (), {"update": staticmethod(updates.append)})
+
+    monkeypatch.setattr(display, "display", show)
+    monkeypatch.setattr(IPython, "get_ipython", lambda: "a notebook")
+    curves = plots.live_curves(title="compact")
+    for epoch in range(3):
+        curves.on_epoch_end(epoch, {"loss": 2 - epoch / 2, "accuracy": epoch / 4})
+    assert len(shown) == 1 and updates == [shown[0]] * 2
+    line = shown[0].axes[1].get_lines()[0]
+    assert line.get_xdata().tolist() == [1, 2, 3] and line.get_ydata().tolist() == [0, 0.25, 0.5]
+    assert not plt.get_fignums()  # the cell does not show it a second time
+
+
+def test_live_curves_are_a_callback_of_keras():
+    import keras
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["accuracy"])
+    curves = plots.live_curves()
+    model.fit(np.ones((4, 2)), np.ones(4), epochs=2, verbose=0, callbacks=[curves])
+    assert len(curves.history["loss"]) == 2
+
+
+def test_axes_level_functions_draw_into_the_current_axes(report):
+    figure, (left, right) = plt.subplots(1, 2)
+    plt.sca(left)
+    assert plots.confusion_matrix(report.confusion) is left
+    assert plots.confusion_matrix(report.confusion, ax=right) is right
+    assert plt.get_fignums() == [figure.number]
+
+
 def test_confusion_matrix_writes_counts_or_rates(report):
     counts = np.zeros((7, 7), int)
     counts[0, :2] = 30, 10
     ax = plots.confusion_matrix(counts)
     assert texts(ax)[:3] == ["30", "10", "0"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(EMOTIONS)
+    plt.close("all")
     assert texts(plots.confusion_matrix(counts, rates=True))[:3] == ["75", "25", "0"]
     given = plt.subplots()[1]
     assert plots.confusion_matrix(report.confusion, ax=given, title="mine") is given
     assert given.get_title() == "mine"
 
 
-def test_estimates_show_intervals_of_all_and_unseen(report):
-    table = report.to_frame()
-    ax = plots.estimates(table[table["metric"] == "accuracy"])
-    assert legend(ax) == ["all", "unseen"]
-    low, high = ax.containers[0].lines[2][0].get_segments()[0][:, 0]
-    accuracy = report.metrics["accuracy"]
-    assert (low, high) == pytest.approx((accuracy.low, accuracy.high))
-
-
-def test_per_class_bars_have_the_emotions_colours(report):
-    table = report.per_class.copy()
-    table.loc["disgust", ["f1", "f1_low", "f1_high"]] = np.nan
-    ax = plots.per_class(table, score="f1")
-    assert len(ax.get_xticklabels()) == 7
-    bars = dict(zip(EMOTIONS, ax.patches, strict=True))
-    assert bars["sad"].get_height() == table["f1"]["sad"]
-    assert colors.to_hex(bars["sad"].get_facecolor()) == PALETTE["sad"]
-
-
 @pytest.mark.parametrize("kind", ["roc", "pr"])
 def test_one_vs_rest_of_perfect_answers_has_area_one(faces, kind):
     some = faces.select(faces.labels < 3)
-    ax = plots.one_vs_rest(np.eye(7)[some.labels], some.labels, kind=kind)
-    assert legend(ax) == ["angry 1.00", "disgust 1.00", "fear 1.00"]
-
-
-def test_reliability_and_risk_coverage(report):
-    p, labels = report.probabilities, report.labels
-    table = evaluation.reliability(p, labels)
-    ax = plots.reliability({"as trained": table})
-    assert legend(ax) == ["as trained"]
-    assert len(ax.get_lines()[1].get_xdata()) == (table["n"] >= 10).sum()
-    ax = plots.risk_coverage({"imagined": evaluation.risk_coverage(p, labels)})
-    assert ax.get_lines()[0].get_ydata()[-1] == pytest.approx(report.metrics["accuracy"].value)
+    report = evaluation.report_on(np.eye(7)[some.labels], some, "perfect", resamples=5)
+    ax = plots.one_vs_rest(report, kind=kind)
+    assert [name.split()[0] for name in legend(ax)] == ["angry", "disgust", "fear"]
+    assert all("= 1.00" in name for name in legend(ax))
+    drawn = [colors.to_hex(line.get_color()) for line in ax.get_lines()[:3]]
+    assert drawn == [PALETTE[name] for name in EMOTIONS[:3]]
 
 
 def test_accuracy_by_names_its_groups(report):
@@ -113,14 +144,17 @@ def test_accuracy_by_names_its_groups(report):
     assert ax.get_lines()[0].get_xdata().tolist() == table.index.tolist()
 
 
-def test_mistakes_show_the_pictures_of_their_rows(report):
-    table = evaluation.picture_table(report)
-    wrong = table[~table["right"]].head(3)
-    ax = plots.mistakes(report.data.images, wrong)
-    assert len(ax.images) == 3
-    row = wrong.iloc[1]
-    assert (ax.images[1].get_array() == report.data.images[wrong.index[1]]).all()
-    assert texts(ax)[1] == f"{row.label}\n\N{RIGHTWARDS ARROW} {row.answer} {row.confidence:.0%}"
+def test_what_is_not_there_is_said(report):
+    without = replace(report.data, votes=None)
+    table = evaluation.picture_table(replace(report, data=without))
+    assert texts(plots.accuracy_by(evaluation.accuracy_by(table, "agreeing"))) == [
+        "nothing known of\nagreeing here"
+    ]
+    plt.close("all")
+    assert "no such pictures" in texts(plots.gallery(report.data.images[:0]))[0]
+    plt.close("all")
+    none = report.data.images[:0]
+    assert "no such pictures" in texts(plots.gradcam(none, np.empty((0, 48, 48))))[0]
 
 
 def test_pages_turn(report, monkeypatch):
@@ -155,25 +189,27 @@ def test_gradcam_lays_heat_over_pictures(report):
     assert texts(ax)[-2:] == ["a", "b"]
 
 
-def test_embedding_marks_labels_and_mistakes(report):
-    points = np.random.default_rng(0).normal(size=(len(report.labels), 2))
-    axes = plots.embedding(points, report)
-    assert legend(axes[0]) == list(EMOTIONS) and legend(axes[1]) == ["right", "wrong"]
-    wrong = (report.predicted != report.labels).sum()
-    assert len(axes[1].collections[1].get_offsets()) == wrong
-
-
-def test_robustness_draws_one_line_a_corruption():
-    rows = [(name, level, 0.6 - level / 20) for name in ("blur", "noise") for level in range(6)]
-    table = pd.DataFrame(rows, columns=["corruption", "level", "accuracy"])
-    ax = plots.robustness(table)
-    assert legend(ax) == ["blur", "noise"]
-    assert ax.get_lines()[0].get_ydata()[-1] == pytest.approx(0.35)
-
-
-def test_gallery_and_counts_of_the_data(faces):
+def test_gallery_has_a_row_for_each_class(faces):
     ax = plots.gallery(faces.images[:70], faces.labels[:70], columns=5)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(EMOTIONS)
-    ax = plots.counts(faces)
-    heights = [bar.get_height() for bar in ax.patches]
-    assert sum(heights) == len(faces)
+
+
+def test_classes_of_any_number_and_name(own):
+    """2 and 12 classes with long names: every name is there, and none is cut off."""
+    names = list(own.classes)
+    ax = plots.confusion_matrix(own.confusion, classes=own.classes)
+    assert [label.get_text() for label in ax.get_xticklabels()] == names
+    plt.close("all")
+    assert len(legend(plots.one_vs_rest(own))) == len(names)
+    plt.close("all")
+    data = own.data
+    ax = plots.gallery(data.images[:60], data.labels[:60], classes=names, columns=4)
+    assert [label.get_text() for label in ax.get_yticklabels()] == names
+    plt.close("all")
+    ax = plots.prediction(data.images[0], own.probabilities[0], classes=names, label=1)
+    bars = [colors.to_hex(bar.get_facecolor()) for bar in ax.patches]
+    assert bars == list(colours(own.classes).values())
+    figure = ax.figure
+    figure.canvas.draw()
+    for label in ax.get_yticklabels():
+        assert label.get_window_extent().x0 >= 0
