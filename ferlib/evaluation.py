@@ -6,7 +6,7 @@ Nothing here draws; `ferlib.plots` makes figures from what these functions retur
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class Report:
     unseen: dict[str, Estimate] | None
     per_class: pd.DataFrame
     confusion: np.ndarray
-    left_out: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, Any]
     reading: str = ""
 
     @property
@@ -153,10 +153,10 @@ class Report:
         ]
         if self.reading:
             lines.append(f"Read as: {self.reading}")
-        if self.left_out.get("data"):
+        if self.left_out["data"]:
             names = ", ".join(f"{name} ({n:,})" for name, n in self.left_out["data"].items())
             lines.append(f"Left out of the data, as the model has no such class: {names}")
-        if self.left_out.get("model"):
+        if self.left_out["model"]:
             names = ", ".join(self.left_out["model"])
             lines.append(f"Left out of the model's answers, as the data has no such class: {names}")
         return "\n".join(lines)
@@ -357,14 +357,7 @@ def report_on(
     for key in ("precision", "recall", "f1"):
         per_class[key], per_class[f"{key}_low"], per_class[f"{key}_high"] = scores[key]
     per_class["support"] = confusion.sum(axis=1)
-    left_out = {
-        "data": {
-            name: int((data.labels == label).sum())
-            for label, name in enumerate(data.classes)
-            if name not in compared.classes
-        },
-        "model": [name for i, name in enumerate(classes) if i not in columns],
-    }
+    missing = np.bincount(data.labels[~rows], minlength=len(data.classes))
     return Report(
         model=model,
         data=compared,
@@ -375,7 +368,10 @@ def report_on(
         unseen=unseen,
         per_class=pd.DataFrame(per_class, index=list(compared.classes)),
         confusion=confusion,
-        left_out={side: names for side, names in left_out.items() if names},
+        left_out={
+            "data": {name: int(n) for name, n in zip(data.classes, missing, strict=True) if n},
+            "model": [name for i, name in enumerate(classes) if i not in columns],
+        },
     )
 
 

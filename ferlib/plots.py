@@ -7,7 +7,6 @@ figure-level say so, always make a figure and return its Axes.
 
 from __future__ import annotations
 
-import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -131,104 +130,6 @@ def augmentations(
     ax = gallery(images, columns=len(images) // len(variants), ax=ax, title=title)
     ax.set_yticks(ax.get_yticks(), list(variants))
     return ax
-
-
-def counts(data: FERData, *, ax: Axes | None = None, title: str = "") -> Axes:
-    """Draws how many pictures each class has in each split.
-
-    Args:
-        data: The data.
-        ax: Axes to draw on. None takes the current ones.
-        title: Title of the Axes; without it the data's.
-
-    Returns:
-        The Axes.
-    """
-    ax = _axes(ax, title or data.title, size=(8, 3.6))
-    sns.countplot(
-        x=np.where(data.split == "", "no split", data.split),
-        hue=np.array(data.classes)[data.labels],
-        order=data.splits or None,
-        hue_order=data.classes,
-        palette=colours(data.classes),
-        saturation=1,
-        ax=ax,
-    )
-    ax.set(xlabel="", ylabel="pictures")
-    sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), frameon=False, title=None)
-    return ax
-
-
-def targets(
-    variants: Mapping[str, np.ndarray], *, classes: Sequence[str] = EMOTIONS, ax: Axes | None = None
-) -> Axes:
-    """Draws the targets of one picture side by side.
-
-    Args:
-        variants: Name of each kind of target -> float [K].
-        classes: Names of the K classes.
-        ax: Axes to draw on. None takes the current ones.
-
-    Returns:
-        The Axes.
-    """
-    ax = _axes(ax, size=(4, 2.6))
-    pd.DataFrame(variants, index=list(classes)).plot.bar(width=0.8, ax=ax)
-    ax.legend(ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    return ax
-
-
-def mean_faces(data: FERData, *, title: str = "") -> np.ndarray:
-    """Shows each class's mean picture, and how it differs from the mean of them all.
-
-    Figure-level.
-
-    Args:
-        data: The data.
-        title: Title of the figure; without it the data's.
-
-    Returns:
-        Axes [2, K]: means above, differences below (red is brighter, on one scale).
-    """
-    present = np.unique(data.labels)
-    means = np.stack([data.images[data.labels == label].mean(axis=0) for label in present])
-    apart = means - means.mean(axis=0)
-    limit = np.abs(apart).max()
-    figure, axes = plt.subplots(
-        2, len(present), figsize=(1.3 * len(present), 3.2), layout="constrained", squeeze=False
-    )
-    for i, label in enumerate(present):
-        axes[0, i].imshow(means[i], cmap="gray")
-        axes[0, i].set_title(textwrap.fill(data.classes[label], 10), fontsize=9)
-        shown = axes[1, i].imshow(apart[i], cmap="RdBu_r", vmin=-limit, vmax=limit)
-    plt.setp(axes, xticks=[], yticks=[])
-    figure.colorbar(shown, ax=axes[1], label="grey levels")
-    figure.suptitle(title or data.title)
-    return axes
-
-
-def pixel_statistics(data: FERData, *, title: str = "") -> np.ndarray:
-    """Draws the spread of the pictures' brightness and contrast for each class.
-
-    Figure-level.
-
-    Args:
-        data: The data.
-        title: Title of the figure; without it the data's.
-
-    Returns:
-        The two Axes: mean and standard deviation of a picture's pixels.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    names = np.array(data.classes)[data.labels]
-    for ax, statistic, text in zip(axes, (np.mean, np.std), ("mean", "deviation"), strict=True):
-        values = [statistic(image) for image in data.images]
-        look = {"palette": colours(data.classes), "saturation": 1, "fliersize": 1}
-        sns.boxplot(x=names, y=values, hue=names, order=data.classes, ax=ax, **look)
-        ax.set(xlabel="", ylabel=f"{text} of a picture's pixels")
-        _slant(ax)
-    figure.suptitle(title or data.title)
-    return axes
 
 
 def votes_against_labels(data: FERData, *, ax: Axes | None = None, title: str = "") -> Axes:
@@ -469,7 +370,7 @@ def gradcam(
     grey = np.repeat(images[..., None] / 255, 3, axis=-1)
     mixed = 0.55 * grey + 0.45 * plt.get_cmap("inferno")(heat)[..., :3]
     both = np.concatenate([grey, mixed])
-    captions = [""] * len(images) + list(captions) if captions else ()
+    captions = [""] * len(images) + list(captions) if len(captions) else ()
     return gallery(both, captions=captions, columns=max(1, len(images)), ax=ax, title=title)
 
 
@@ -516,41 +417,6 @@ def prediction(
 # ---- tuning and transfer learning --------------------------------------------------------
 
 
-def trials(
-    table: pd.DataFrame,
-    *,
-    noise: Sequence[float] | None = None,
-    ax: Axes | None = None,
-    title: str = "",
-) -> Axes:
-    """Draws the scores of a search in the order of its trials.
-
-    Args:
-        table: What `tuning.read_trials` gives.
-        noise: Scores of one setting under several seeds; the band that they span is drawn.
-        ax: Axes to draw on. None takes the current ones.
-        title: Title of the Axes.
-
-    Returns:
-        The Axes.
-    """
-    ax = _axes(ax, title)
-    best = table.score.cummax().ffill()
-    ax.step(table.number, best, where="post", color="#333333", label="best so far")
-    ax.plot(table.number, table.score, "o", color="#2f6db5", label="trial")
-    if noise is not None:
-        ax.axhspan(min(noise), max(noise), color="#7a7a7a", alpha=0.3, label="seeds of one setting")
-    failed = table.number[table.status == "failed"]
-    for i, number in enumerate(failed):
-        name = "failed" if i == 0 else None
-        ax.axvline(number, color="#c1272d", linestyle=":", label=name)
-    ax.set(xlabel="trial", ylabel="accuracy on val")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.grid(alpha=0.3)
-    ax.legend()
-    return ax
-
-
 def trial_values(table: pd.DataFrame, *, title: str = "") -> np.ndarray:
     """Draws each parameter's values against the score of the trials. Figure-level.
 
@@ -580,25 +446,6 @@ def trial_values(table: pd.DataFrame, *, title: str = "") -> np.ndarray:
     plt.setp(axes[:, 0], ylabel="accuracy on val")
     figure.suptitle(title)
     return axes
-
-
-def importance(table: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:
-    """Draws which parameters matter.
-
-    Args:
-        table: Rows with parameter, importance and its std.
-        ax: Axes to draw on. None takes the current ones.
-        title: Title of the Axes.
-
-    Returns:
-        The Axes.
-    """
-    ax = _axes(ax, title, size=(6.4, 1 + 0.3 * len(table)))
-    ax.barh(table.parameter, table.importance, xerr=table["std"], color="#2f6db5", capsize=2)
-    ax.invert_yaxis()
-    ax.set(xlabel="permutation importance (loss of R²)")
-    ax.grid(axis="x", alpha=0.3)
-    return ax
 
 
 def accuracy_against_cost(
