@@ -8,4 +8,4 @@ import os
 # TensorFlow's C++ messages would bury what a notebook prints; set before TensorFlow is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

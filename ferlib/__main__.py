@@ -2,13 +2,19 @@
 
 import argparse
 import contextlib
+import importlib.metadata
 import json
 import os
+import platform
 import sys
 import warnings
+from pathlib import Path
+from typing import Any
+
+import ferlib
 
 
-def data(args):
+def data(args: argparse.Namespace) -> dict:
     """Show what is there: pictures by split and label, copies, faults."""
     import pandas as pd
 
@@ -32,8 +38,8 @@ def _changes(texts, example):
     return dict(text.split("=", 1) for text in texts)
 
 
-def run(args):
-    """Run the notebooks in order; leave out those that would make the same again."""
+def run(args: argparse.Namespace) -> dict:
+    """Run the notebooks in order; skip those that would make the same again."""
     from ferlib import suite
 
     made = suite.run(
@@ -45,40 +51,60 @@ def run(args):
         parameters=_changes(args.p, "03.epochs=5"),
         timeout=args.timeout,
     )
-    table = suite.results(made["folder"])
-    for column in ("accuracy", "low", "high"):
-        table[column] = table[column].map("{:.1%}".format, na_action="ignore")
-    print(f"\n{table.to_string(index=False, na_rep='')}" if len(table) else "\nNo results.")
-    print(f"{suite.ON_VAL}\n" if "val" in set(table["split"]) else "", end="")
-    print(f"{suite.DRAWN}\n" if made["data"]["is_drawn"] else "")
+    _print_results(made, suite.results(made["folder"]))
+    if made["data"]["is_drawn"]:
+        print(suite.DRAWN)
     print(f"Report:    {made['folder']}/report.html\nNotebooks: {made['folder']}/*.ipynb")
     if made["problem"]:
         raise RuntimeError(made["problem"])
     return made
 
 
-def train(args):
-    """Train a recipe, or go on where an earlier training in that folder stopped."""
+def _print_results(made, table):
+    """Prints the accuracies of a run; where it measured none, what its notebooks made."""
+    import pandas as pd
+
+    from ferlib import suite
+
+    if len(table):
+        for column in ("accuracy", "low", "high"):
+            table[column] = table[column].map("{:.1%}".format, na_action="ignore")
+        print(f"\n{table.to_string(index=False, na_rep='')}")
+        print(suite.ON_VAL if "val" in set(table["split"]) else "")
+        return
+    stages = pd.DataFrame(made["stages"]).T
+    stages["files"] = stages["outputs"].map(len)
+    print(f"\n{stages[['status', 'seconds', 'files', 'data']].to_string()}")
+    print("These notebooks recorded no model's accuracy.\n")
+
+
+def train(args: argparse.Namespace) -> dict:
+    """Train a recipe, or continue a training that stopped in that folder."""
     from ferlib import cleaning, recipes, training
 
     recipe = recipes.find(args.recipe).changed(_changes(args.p, "epochs=20"))
     training.train(recipe, cleaning.prepare(args.data), args.out, devices=args.devices)
-    with open(os.path.join(args.out, "metrics.json"), encoding="utf-8") as file:
-        metrics = json.load(file)
+    metrics = json.loads(Path(args.out, "metrics.json").read_text(encoding="utf-8"))
     print(f"{args.out}/model.keras: {', '.join(f'{k} {v:g}' for k, v in metrics.items())}")
     return metrics
 
 
-def tune(args):
-    """Search for good values of the recipe `residual`, or go on with a search that stopped."""
+def tune(args: argparse.Namespace) -> Any:
+    """Search for good values of the recipe `residual`, or continue a search that stopped."""
     if args.workers != 1 or args.address or args.join:
         return _tune_in_several(args)
     from ferlib import cleaning, tuning
 
-    faces, options = cleaning.prepare(args.data), {"trials": args.trials, "epochs": args.epochs}
-    table = tuning.tune(faces, args.out, method=args.method, seed=args.seed, **options)
+    table = tuning.tune(
+        cleaning.prepare(args.data),
+        args.out,
+        method=args.method,
+        seed=args.seed,
+        trials=args.trials,
+        epochs=args.epochs,
+    )
     print(table.to_string(index=False))
-    return json.loads(table.to_json(orient="records"))
+    return _rows(table)
 
 
 def _tune_in_several(args):
@@ -95,11 +121,15 @@ def _tune_in_several(args):
     if args.join:
         print(f"The search at {args.join} has no more work for this machine.")
         return {"joined": args.join}
-    table = pd.read_csv(os.path.join(args.out, "trials.csv")).fillna({"reason": ""})
+    return _rows(pd.read_csv(Path(args.out, "trials.csv")).fillna({"reason": ""}))
+
+
+def _rows(table):
+    """Returns a table's rows as JSON knows them."""
     return json.loads(table.to_json(orient="records"))
 
 
-def evaluate(args):
+def evaluate(args: argparse.Namespace) -> dict:
     """Measure a model on the test split, or on val where there is no test."""
     from ferlib import cleaning, evaluation
 
@@ -108,25 +138,27 @@ def evaluate(args):
     print(report)
     if args.labels == "fer2013":
         return report.to_dict()
-    told = evaluation.ferplus_accuracy(report)
-    print("against FER+'s majority:", ", ".join(f"{key} {value}" for key, value in told.items()))
-    return report.to_dict() | {"ferplus": evaluation.plain(told)}
+    found = evaluation.ferplus_accuracy(report)
+    print("against FER+'s majority:", ", ".join(f"{key} {value}" for key, value in found.items()))
+    return report.to_dict() | {"ferplus": evaluation.plain(found)}
 
 
-def predict(args):
+def predict(args: argparse.Namespace) -> Any:
     """Say which emotion each face in pictures shows."""
     from ferlib import prediction
 
+    options = {"model": args.model, "detect": {"yes": True, "no": False}.get(args.detect, "auto")}
     if args.out:
-        told = prediction.predict_to_csv(args.picture, args.out, model=args.model)
-    else:
-        told = prediction.predict(args.picture, model=args.model)
-        print(told.to_frame().to_string(index=False))
-    print(told, file=sys.stderr)
-    return vars(told) if args.out else json.loads(told.to_frame().to_json(orient="records"))
+        tally = prediction.predict_to_csv(args.picture, args.out, **options)
+        print(tally, file=sys.stderr)
+        return vars(tally)
+    found = prediction.predict(args.picture, **options)
+    print(found.to_frame().to_string(index=False))
+    print(found, file=sys.stderr)
+    return _rows(found.to_frame())
 
 
-def export(args):
+def export(args: argparse.Namespace) -> dict:
     """Write a model for onnxruntime."""
     from ferlib import cleaning, prediction
 
@@ -136,16 +168,16 @@ def export(args):
     return {"file": str(path)}
 
 
-def compare(args):
+def compare(args: argparse.Namespace) -> dict:
     """Put two runs' parameters and results side by side."""
     from ferlib import suite
 
     table = suite.compare(*args.run)
     print(table.to_string(na_rep=""))
-    return json.loads(table.to_json(orient="index"))
+    return json.loads(table.to_json(orient="index") or "{}")
 
 
-def kernel(args):
+def kernel(args: argparse.Namespace) -> dict:
     """Pack a notebook with ferlib inside it, for Kaggle or Colab."""
     from ferlib import kernels
 
@@ -161,9 +193,27 @@ def kernel(args):
     return {"file": str(path)}
 
 
+def _versions():
+    """Names the versions that a report of a bug needs, in one line."""
+    names = ("keras", "tensorflow", "jax", "torch", "numpy", "pandas")
+    found = {item.name: item.version for item in importlib.metadata.distributions()}
+    parts = [f"{name} {found[name]}" for name in names if name in found]
+    python = f"Python {platform.python_version()} on {platform.platform()}"
+    return ", ".join([f"ferlib {ferlib.__version__}", python, *parts])
+
+
+class _Version(argparse.Action):
+    """Prints versions and ends; they are looked up only when somebody asks."""
+
+    def __call__(self, parser, *_args, **_options):
+        print(_versions())
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command line."""
     top = argparse.ArgumentParser("ferlib", description="CNNs for facial expressions on FER2013.")
+    top.add_argument("--version", action=_Version, nargs=0, help="print versions, as for a bug")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(function):
@@ -184,7 +234,7 @@ def parser() -> argparse.ArgumentParser:
     add("source", nargs="?", **source)
 
     add = command(run)
-    add("--profile", default="quick", choices=["smoke", "quick", "full"])
+    add("--profile", default="quick", help="smoke, quick, full or another of profiles/")
     add("--data", **source)
     add("--name", help="name of the folder in runs/; the profile's without it")
     add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
@@ -224,7 +274,9 @@ def parser() -> argparse.ArgumentParser:
     add = command(predict)
     add("picture", nargs="+", metavar="PICTURE|FOLDER")
     add("--model", **model | {"default": "compact"})
-    add("--out", metavar="CSV", help="write there as it goes; started again, it goes on")
+    add("--detect", default="auto", choices=["auto", "yes", "no"],
+        help="search for faces: auto does in pictures larger than 64x64")  # fmt: skip
+    add("--out", metavar="CSV", help="write there as it goes; started again, it continues")
 
     add = command(export)
     add("model", **model)
@@ -244,6 +296,10 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"ferlib: {message}", file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the program.
 
@@ -254,12 +310,12 @@ def main(argv: list[str] | None = None) -> int:
         The exit status: 0 when it did what was asked.
     """
     args = parser().parse_args(argv)
-    warnings.formatwarning = lambda message, *rest, **more: f"ferlib: {message}\n"
+    warnings.showwarning = _warn  # ty: ignore[invalid-assignment]
     try:
         with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
             answer = args.function(args)
     except KeyboardInterrupt:
-        print("ferlib: stopped; the same command goes on from here.", file=sys.stderr)
+        print("ferlib: stopped; the same command continues from here.", file=sys.stderr)
         return 130
     except (ValueError, ArithmeticError, OSError, RuntimeError, ImportError) as error:
         print(f"ferlib: {error}", file=sys.stderr, flush=True)

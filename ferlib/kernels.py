@@ -14,7 +14,7 @@ from pathlib import Path
 
 import ferlib
 from ferlib import files, suite
-from ferlib.sources import HANDLE, project_folder
+from ferlib.sources import HANDLE
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -25,7 +25,7 @@ WEIGHTS = "ferlib-weights"
 """Folder and Kaggle data set of the models that do not fit into a notebook."""
 
 NOBODY = "INSERT_USERNAME_HERE"
-"""Stands in the metadata where no user of Kaggle is known."""
+"""The user in the metadata where no user of Kaggle is known."""
 
 _BOOTSTRAP = '''\
 # ferlib {version} itself, packed by `ferlib kernel`: nothing is installed, nothing downloaded.
@@ -48,7 +48,9 @@ if not find_spec("keras_tuner"):  # Colab lacks it
 _PLACES = (".", "/kaggle/input", "/kaggle/input/*/*", "/content/drive/MyDrive")
 
 
-def pack(notebook, *, to: str = "kaggle", out, user: str | None = None) -> Path:
+def pack(
+    notebook: Path | str, *, to: str = "kaggle", out: Path | str, user: str | None = None
+) -> Path:
     """Writes a folder with a notebook that holds ferlib, ready for Kaggle or Colab.
 
     Args:
@@ -71,47 +73,24 @@ def pack(notebook, *, to: str = "kaggle", out, user: str | None = None) -> Path:
 
     if to not in LIMITS:
         raise ValueError(f"A notebook is packed for {' or '.join(LIMITS)}, not for {to!r}.")
-    source = _find(notebook)
-    made = nbformat.read(source, as_version=4)
-    cells = [cell for cell in made.cells if cell.cell_type == "code"]
-    if not cells or "import ferlib" not in cells[0].source:
-        raise ValueError(f"{source}: its first code cell does not import ferlib.")
-    used = suite._code(made)
-    parts = {"version": ferlib.__version__, "places": _PLACES, "weights": WEIGHTS}
-    parts["install"] = _INSTALL if "tuning" in used else ""
-    apart, models = [], []
-    if any("stage.model(" in cell.source for cell in cells):  # it may take a shipped one
-        models = [PACKAGE / f"pretrained/{name}.keras" for name in reversed(suite.STAND_INS)]
-        models = [path for path in models if path.exists()]
-    while True:
-        cells[0].source = _BOOTSTRAP.format(packed=_zip(models), **parts)
-        size = len(json.dumps(made))  # as Kaggle's own program sends it
-        if size <= LIMITS[to]:
-            break
-        if not models:
-            raise ValueError(f"{source} is packed {size:,} characters; {to} takes {LIMITS[to]:,}.")
-        apart.append(models.pop())
-    cells[0].metadata |= {"jupyter": {"source_hidden": True}, "_kg_hide-input": True}
-    out = Path(out)
+    source, out = _find(notebook), Path(out)
     if (out / source.name).resolve() == source.resolve():
         raise ValueError(f"{source} would be overwritten: pack it into another folder.")
+    made = nbformat.read(source, as_version=4)
+    cells = [cell for cell in made.cells if cell.cell_type == "code"]
+    code = "\n".join(cell.source for cell in cells)
+    if not cells or "import ferlib" not in cells[0].source:
+        raise ValueError(f"{source}: its first code cell does not import ferlib.")
+    apart = _fill(made, cells[0], code, to)
+    cells[0].metadata |= {"jupyter": {"source_hidden": True}, "_kg_hide-input": True}
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / WEIGHTS, ignore_errors=True)
     nbformat.write(made, out / source.name)
     user = user or os.environ.get("KAGGLE_USERNAME") or NOBODY
     if apart:
-        (out / WEIGHTS).mkdir()
-        for path in apart:
-            shutil.copy(path, out / WEIGHTS)
-        about = {"id": f"{user}/{WEIGHTS}", "title": "ferlib weights"}
-        about |= {"description": "Models trained on FER2013 by ferlib, under the MIT licence."}
-        about |= {"licenses": [{"name": "other"}]}  # Kaggle's list has no MIT
-        files.write_json(out / WEIGHTS / "dataset-metadata.json", about)
+        _write_weights(apart, out / WEIGHTS, user)
     if to == "kaggle":
-        about = _metadata(source, user, bool(apart))
-        about["enable_gpu"] = "training" in used
-        about["enable_internet"] = any('"imagenet"' in cell.source for cell in cells)
-        files.write_json(out / "kernel-metadata.json", about)
+        files.write_json(out / "kernel-metadata.json", _metadata(source, code, user, bool(apart)))
     return out / source.name
 
 
@@ -119,19 +98,53 @@ def _find(notebook):
     """Finds a notebook by its path, or by the beginning of its name."""
     path = Path(notebook)
     if path.suffix != ".ipynb":
-        paths = sorted((project_folder() / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-        found = [path for path in paths if path.stem.startswith(str(notebook))]
-        if len(found) != 1:
-            names = ", ".join(path.stem for path in paths) or "none here"
-            raise FileNotFoundError(f"{notebook!r} means no notebook; there are {names}.")
-        return found[0]
+        paths = suite.notebooks()
+        return paths[suite.pick(str(notebook), paths)]
     if not path.is_file():
         raise FileNotFoundError(f"There is no notebook {path}.")
     return path
 
 
+def _fill(notebook, cell, code, to):
+    """Packs ferlib into a cell; returns the models that do not fit into the notebook."""
+    models, apart = [], []
+    if "stage.model(" in code:  # it may use a shipped one
+        paths = [PACKAGE / f"pretrained/{name}.keras" for name in reversed(suite.STAND_INS)]
+        models = [path for path in paths if path.exists()]
+    while True:
+        cell.source = _BOOTSTRAP.format(
+            packed=_zip(models),
+            version=ferlib.__version__,
+            places=_PLACES,
+            weights=WEIGHTS,
+            install=_INSTALL if "tuning" in code else "",
+        )
+        size = len(json.dumps(notebook))  # as Kaggle's own program sends it
+        if size <= LIMITS[to]:
+            return apart
+        if not models:
+            raise ValueError(
+                f"The notebook is packed {size:,} characters; {to} takes {LIMITS[to]:,}."
+            )
+        apart.append(models.pop())
+
+
+def _write_weights(models, folder, user):
+    """Writes the folder of a Kaggle data set with models."""
+    folder.mkdir()
+    for path in models:
+        shutil.copy(path, folder)
+    about = {
+        "id": f"{user}/{WEIGHTS}",
+        "title": "ferlib weights",
+        "description": "Models trained on FER2013 by ferlib, under the MIT licence.",
+        "licenses": [{"name": "other"}],  # Kaggle's list has no MIT
+    }
+    files.write_json(folder / "dataset-metadata.json", about)
+
+
 def _zip(models):
-    """Gives the package with some of its models, zipped, in base64."""
+    """Returns the package with some of its models, zipped, in base64."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.mkdir("ferlib/pretrained")
@@ -140,9 +153,10 @@ def _zip(models):
     return base64.b64encode(packed.getvalue()).decode()
 
 
-def _metadata(source, user, apart):
-    """Gives what `kernel-metadata.json` says of every notebook."""
+def _metadata(source, code, user, has_weights):
+    """Returns what `kernel-metadata.json` says."""
     words = ["ferlib", *source.stem.split("_")]
+    sources = [HANDLE, f"{user}/{WEIGHTS}"] if has_weights else [HANDLE]
     return {
         "id": f"{user}/{'-'.join(words).lower()}",
         "title": " ".join(words),
@@ -150,9 +164,9 @@ def _metadata(source, user, apart):
         "language": "python",
         "kernel_type": "notebook",
         "is_private": True,
-        "enable_gpu": False,
-        "enable_internet": False,
-        "dataset_sources": [HANDLE] + [f"{user}/{WEIGHTS}"] * apart,
+        "enable_gpu": any(word in code for word in ("training.", "tuning.", ".fit(")),
+        "enable_internet": '"imagenet"' in code,
+        "dataset_sources": sources,
         "competition_sources": [],
         "kernel_sources": [],
         "model_sources": [],

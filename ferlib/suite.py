@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -297,8 +298,8 @@ def _ask(*command):
     """Returns what a command prints; nothing where there is no such command, or it fails."""
     if not shutil.which(command[0]):
         return ""
-    options = {"capture_output": True, "text": True, "cwd": PACKAGE.parent}
-    return subprocess.run(command, **options).stdout.strip()
+    told = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)
+    return told.stdout.strip()
 
 
 def run(
@@ -339,11 +340,13 @@ def run(
     paths = notebooks(project)
     wanted = _profile(profile, project, paths)
     paths = {stage: paths[stage] for stage in sorted(pick(text, paths) for text in only)} or paths
-    changed = _group(parameters or {}, paths)
-    given = {}
-    for stage, path in paths.items():
-        values = {"seed": seed} | wanted.get("all", {}) | wanted.get(stage, {})
-        given[stage] = _check(path, values | changed.get(stage, {}))
+    given = {
+        stage: {"seed": seed} | wanted.get("all", {}) | wanted.get(stage, {}) for stage in paths
+    }
+    for key, value in (parameters or {}).items():
+        prefix, _, parameter = key.partition(".")
+        given[pick(prefix, paths)][parameter] = value
+    given = {stage: _check(paths[stage], values) for stage, values in given.items()}
     folder = project / "runs" / (name or profile)
     # A kernel must find this ferlib, also where it is not installed.
     os.environ["PYTHONPATH"] = f"{PACKAGE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
@@ -354,7 +357,7 @@ def run(
         todo = [
             stage
             for stage, path in paths.items()
-            if not _is_done(folder, path, _key(path, folder, given[stage], loaded), manifest)
+            if not _is_done(path, folder, _key(path, folder, given[stage], loaded), manifest)
         ]
         _say_how_long(profile, todo, source, project)
         for stage, path in tqdm(paths.items(), desc=folder.name, unit="notebook", disable=None):
@@ -370,28 +373,15 @@ def run(
 
 def _profile(profile, project, paths):
     """Reads the parameters that a profile changes, by notebook; "all" has those of every one."""
-    found = {path.stem: path for path in sorted(project.glob("profiles/*.yaml"))}
-    if profile not in {"quick", *found}:
-        names = ", ".join({"quick": None} | found)
-        raise ValueError(f"profile is {profile!r}; it can be {names}.")
-    if profile not in found:
-        return {}
     import yaml
 
-    wanted = yaml.safe_load(found[profile].read_text(encoding="utf-8")) or {}
-    if unknown := ", ".join(wanted.keys() - {"all", *paths}):
-        known = ", ".join(["all", *paths])
-        raise ValueError(f"{found[profile]} names {unknown}; it can name {known}.")
-    return wanted
-
-
-def _group(parameters, paths):
-    """Turns {"03.epochs": 5} into {"03_cnn_training": {"epochs": 5}}."""
-    grouped = {}
-    for key, value in parameters.items():
-        prefix, _, name = key.partition(".")
-        grouped.setdefault(pick(prefix, paths), {})[name] = value
-    return grouped
+    found = {path.stem: path for path in sorted(project.glob("profiles/*.yaml"))}
+    if profile not in {"quick", *found}:
+        raise ValueError(f"profile is {profile!r}; it can be quick, {', '.join(found)}.")
+    if profile not in found:
+        return {}
+    wanted = yaml.safe_load(found[profile].read_text(encoding="utf-8"))
+    return {key if key == "all" else pick(key, paths): values for key, values in wanted.items()}
 
 
 def _check(path, values):
@@ -399,85 +389,72 @@ def _check(path, values):
     import papermill
 
     known = papermill.inspect_notebook(path)
-    for name in values:
+    checked = {}
+    for name, value in values.items():
         if name in _SET_BY_RUN or name not in known:
             own = ", ".join(known.keys() - set(_SET_BY_RUN))
             raise ValueError(f"{path.stem} has no parameter {name!r} to change; it has {own}.")
-    checked = {}
-    for name, value in values.items():
-        about = known[name]
-        key = f"{path.stem}: {name}"
-        checked[name] = _convert(key, value, about["inferred_type_name"], about["help"])
+        kind, meaning = known[name]["inferred_type_name"], known[name]["help"]
+        try:
+            checked[name] = _convert(value, kind, meaning)
+        except (ValueError, KeyError):
+            least = ", not negative" if kind in ("int", "float") else ""
+            raise ValueError(
+                f"{path.stem}: {name} is {value!r}; it must be {kind}{least}: {meaning}."
+            ) from None
     return checked
 
 
-def _convert(name, given, kind, meaning):
-    """Returns a value as its declared type; refuses one outside a range such as "1 to 40"."""
-    numbers = re.search(r"(\d+(?:\.\d+)?) to (\d+(?:\.\d+)?)", meaning)
-    low, high = map(float, numbers.groups()) if numbers else (0, float("inf"))
-    try:
-        value = _KINDS[kind](str(given))
-        fits = kind not in ("int", "float") or low <= value <= high
-    except (ValueError, KeyError):
-        fits = False
-    if not fits:
-        sign = "" if numbers or kind not in ("int", "float") else ", not negative"
-        raise ValueError(f"{name} is {given!r}; it must be {kind}{sign}: {meaning}.")
-    if kind == "str":
-        return ",".join(_absolute(text) for text in value.split(","))
+def _convert(value, kind, meaning):
+    """Returns a value as its declared type, in the range that its meaning names ("1 to 40")."""
+    value = _KINDS[kind](str(value))
+    if kind in ("int", "float"):
+        span = re.search(r"([\d.]+) to ([\d.]*\d)", meaning)
+        low, high = span.groups() if span else (0, math.inf)
+        if not float(low) <= float(value) <= float(high):
+            raise ValueError
     return value
 
 
-def _absolute(text):
-    """Returns a path that is there, and is written as one, from any folder; else the text."""
-    path = Path(text.strip())
-    is_path = (path.suffix or os.sep in text) and path.exists()
-    return str(path.resolve()) if is_path else text
+def _plan(path):
+    """Returns a notebook's code, and what it "reads" of a run and "makes" in its folder."""
+    import nbformat
 
-
-def _digest(*parts):
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()[:16]
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return code, {"reads": [], "makes": []} | notebook.metadata.get("ferlib", {})
 
 
 def _key(path, folder, given, data):
     """Returns the digest of everything that decides what a stage makes."""
-    import nbformat
-
-    notebook = nbformat.read(path, as_version=4)
-    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    code = [*PACKAGE.glob("*.py"), *PACKAGE.glob("pretrained/*.json")]
-    read = [found for name in _plan(notebook, "reads") for found in folder.glob(name)]
-    for value in given.values():
-        named = [Path(text) for text in str(value).split(",")]
-        for top in filter(Path.is_absolute, named):
-            read += [top, *top.rglob("*")]
-    used = [*sorted(code), *sorted(path for path in read if path.is_file())]
-    votes = b"" if data.votes is None else data.votes.tobytes()
-    about = [cells, given, data.title, data.fingerprint, [path.parts[-3:] for path in used]]
-    return _digest(json.dumps(about).encode(), votes, *(path.read_bytes() for path in used))
-
-
-def _plan(notebook, what):
-    """Returns what a notebook "reads" of a run, or "makes" in its folder."""
-    return notebook.metadata.get("ferlib", {}).get(what, [])
+    code, plan = _plan(path)
+    used = [*PACKAGE.glob("*.py"), *PACKAGE.glob("pretrained/*.json")]
+    used += [found for name in plan["reads"] for found in folder.glob(name)]
+    named = [Path(text) for value in given.values() for text in str(value).split(",") if text]
+    for path in named:
+        used += [path, *path.rglob("*")]
+    used = sorted(path for path in used if path.is_file())
+    about = [code, given, data.title, data.fingerprint, [path.parts[-3:] for path in used]]
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for content in (
+        b"" if data.votes is None else data.votes.tobytes(),
+        *map(Path.read_bytes, used),
+    ):
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()[:16]
 
 
-def _is_done(folder, path, key, manifest):
+def _missing(path, folder):
+    """Names what a stage should have made and has not."""
+    out = folder / path.stem
+    return [name for name in _plan(path)[1]["makes"] if not any(out.glob(name))]
+
+
+def _is_done(path, folder, key, manifest):
     """Whether a stage would make again what is there."""
-    import nbformat
-
     entry = manifest["stages"].get(path.stem, {})
-    makes = _plan(nbformat.read(path, as_version=4), "makes")
-    is_there = (folder / path.name).exists() and not _missing(folder / path.stem, makes)
+    is_there = (folder / path.name).exists() and not _missing(path, folder)
     return is_there and entry.get("status") == "done" and entry["key"] == key
-
-
-def _missing(out, makes):
-    """Names what a notebook should have made and has not."""
-    return [name for name in makes if not any(out.glob(name))]
 
 
 def _say_how_long(profile, stages, source, project):
@@ -527,7 +504,7 @@ def _stage(folder, path, given, data, source, timeout, manifest):
     """Runs one stage, unless it would make the same again; returns its entry in the manifest."""
     stage, out = path.stem, folder / path.stem
     key = _key(path, folder, given, data)
-    if _is_done(folder, path, key, manifest):
+    if _is_done(path, folder, key, manifest):
         _say(f"{stage}: unchanged, skipped")
         return manifest["stages"][stage]
     _say(f"{stage}: running")
@@ -535,97 +512,76 @@ def _stage(folder, path, given, data, source, timeout, manifest):
     manifest["stages"] = dict(sorted((manifest["stages"] | {stage: entry}).items()))
     files.write_json(folder / "manifest.json", manifest)
     began = time.time()
-    problem, makes = _execute(path, folder, given | {"data": source, "out": str(out)}, timeout)
-    missing = _missing(out, makes)
+    problem = _execute(path, folder, given | {"data": source, "out": str(out)}, timeout)
+    missing = _missing(path, folder)
     if missing and not problem:
         problem = f"It ended without making {', '.join(missing)}."
-    made = [path for name in makes for path in sorted(out.glob(name))]
+    made = [path for name in _plan(path)[1]["makes"] for path in sorted(out.glob(name))]
     made += [path for path in sorted(out.glob("figures/*.png")) if path.stat().st_mtime >= began]
-    entry |= {
-        "status": "failed" if problem else "done",
-        "problem": problem,
-        "outputs": [path.relative_to(folder).as_posix() for path in made],
-        "seconds": round(time.time() - began, 1),
-    }
+    entry["outputs"] = [path.relative_to(folder).as_posix() for path in made]
+    entry |= {"status": "failed" if problem else "done", "problem": problem}
+    entry["seconds"] = round(time.time() - began, 1)
     files.write_json(folder / "manifest.json", manifest)
     _say(f"{stage}: {entry['status']} after {entry['seconds']:.0f} s")
     return entry
 
 
 class _Watch:
-    """Says what a kernel prints, and after some silence which cell computes.
-
-    Of a line that is drawn again and again it says how it ended.
-    """
+    """Says what a kernel prints, and after some silence which cell computes."""
 
     def __init__(self, stage: str, cells: int):
-        self.stage, self.cells = stage, cells
-        self.cell, self.rest = 0, ""
+        self.stage, self.cells, self.cell, self.rest = stage, cells, 0, ""
         self.began = self.said = time.monotonic()
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.thread.join()
+        threading.Thread(target=self.look, daemon=True).start()
 
     def write(self, text: str) -> None:
+        """Says whole lines; of one that is drawn again and again, how it ended."""
         *lines, self.rest = (self.rest + text).split("\n")
         for line in filter(str.strip, lines):
-            self._say("    " + line.rstrip("\r").split("\r")[-1])
+            self.said = time.monotonic()
+            _say("    " + line.rstrip("\r").split("\r")[-1])
 
     def flush(self) -> None:
-        pass
+        """Does nothing: a line is said as soon as it is whole."""
 
-    def start_cell(self, cell: Any, cell_index: int) -> None:
+    def start(self, cell: Any, cell_index: int) -> None:
+        """Notes that a cell begins."""
         self.cell += cell.cell_type == "code"
         self.began = time.monotonic()
 
-    def _say(self, line):
-        self.said = time.monotonic()
-        _say(line)
-
-    def _look(self):
+    def look(self) -> None:
+        """Says a line after each silence, until the notebook has ended."""
         while not self.ended.wait(0.5):
             now = time.monotonic()
             if now - self.said >= SILENCE:
-                self._say(
-                    f"{self.stage}: cell {self.cell} of {self.cells}, {now - self.began:.0f} s"
-                )
+                self.said = now
+                place = f"cell {self.cell} of {self.cells}"
+                _say(f"    {self.stage}: {place}, {now - self.began:.0f} s")
 
 
 def _execute(path, folder, parameters, timeout):
-    """Executes a notebook; returns where and how it failed, or None, and what it should make."""
-    import nbformat
+    """Executes a notebook; returns where and how it failed, or None."""
     import papermill
 
-    notebook = nbformat.read(path, as_version=4)
-    cells = sum(cell.cell_type == "code" for cell in notebook.cells)
-    watch = _Watch(path.stem, cells + 1)  # papermill adds one for the parameters
     end = time.monotonic() + (timeout or 0)
-    left = (lambda cell: max(1, int(end - time.monotonic()))) if timeout else None
-    problem = None
+    watch = _Watch(path.stem, len(_plan(path)[0]) + 1)  # papermill adds a cell of parameters
     try:
-        with watch:
-            papermill.execute_notebook(
-                path,
-                folder / path.name,
-                parameters,
-                cwd=path.parent,
-                progress_bar=False,
-                stdout_file=watch,
-                on_cell_start=watch.start_cell,
-                timeout_func=left,
-                start_timeout=600,  # a busy machine takes its time
-                extra_arguments=["--log-level=CRITICAL"],
-            )
+        papermill.execute_notebook(
+            path,
+            folder / path.name,
+            parameters,
+            progress_bar=False,
+            stdout_file=watch,
+            on_cell_start=watch.start,
+            timeout_func=(lambda cell: max(1, int(end - time.monotonic()))) if timeout else None,
+            start_timeout=600,  # a busy machine takes its time
+            extra_arguments=["--log-level=CRITICAL"],
+        )
     except Exception as error:
-        problem = _explain(error, folder / path.name)
-    return problem, _plan(notebook, "makes")
+        return _explain(error, folder / path.name)
+    finally:
+        watch.ended.set()
 
 
 def _explain(error, executed):

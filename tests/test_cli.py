@@ -1,6 +1,7 @@
 """The program `ferlib`: what it prints, and its exit status."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from conftest import ROOT
 from PIL import Image
 from test_suite import write
 
+import ferlib
 from ferlib import cleaning, zoo
 from ferlib.__main__ import main, parser
 
@@ -77,9 +79,7 @@ def test_run_and_compare(tmp_path, monkeypatch, capsys):
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "ferlib").mkdir()
     monkeypatch.chdir(tmp_path)
-    record = (
-        "from ferlib import suite\nstage = suite.begin('01_x', profile=profile, data=data, out=out)"
-    )
+    record = "from ferlib import suite\nstage = suite.begin('01_x', data=data, out=out)"
     result = "stage.record(cnn=dict(accuracy=tenths / 10, low=0.1, high=0.9, split='val'))"
     write(tmp_path, "01_x", record, result, own="tenths: int = 3  # tenths right")
     assert main(["run", "--profile", "smoke", "--data", "drawn:70"]) == 0
@@ -95,6 +95,20 @@ def test_run_and_compare(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr()
     assert "ferlib: 02_y failed. In [4] (raise ValueError('never')): ValueError: never" in told.err
     assert "01_x: unchanged" in told.out and "30.0%" in told.out
+
+    write(tmp_path, "02_y", "figures = 0")
+    only = ["--only", "02", "--name", "c"]
+    assert main(["run", "--profile", "smoke", "--data", "drawn:70", *only]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"02_y +done +[\d.]+ +0 +drawn faces", text)
+
+
+def test_version_names_what_a_report_of_a_bug_needs(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    line = capsys.readouterr().out
+    assert line.startswith(f"ferlib {ferlib.__version__}, Python 3.") and "keras 3." in line
 
 
 def test_train_evaluate_predict_export(tmp_path, capsys):
@@ -117,7 +131,7 @@ def test_train_evaluate_predict_export(tmp_path, capsys):
     (face,) = answer(capsys, "predict", picture, "--model", model)
     assert face["file"] == str(picture)
     table = tmp_path / "faces.csv"
-    told = answer(capsys, "predict", picture, "--model", model, "--out", table)
+    told = answer(capsys, "predict", picture, "--model", model, "--out", table, "--detect", "no")
     assert told["faces"] == 1 and table.read_text().count("\n") == 2
     assert main(["predict", str(tmp_path / "none.png"), "--model", str(model)]) == 1
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import pytest
 
 from ferlib import suite
 
-COMMON = """profile: str = "quick"  # smoke, quick or full
-data: str = ""  # where the data is
+COMMON = """data: str = ""  # where the data is
 out: str = ""  # folder for what this makes
 seed: int = 0  # seed of every random choice
+pictures: int = 0  # at most this many pictures; 0 is all
 """
+BEGIN = "from ferlib import suite\nstage = suite.begin({name!r}, data=data, out=out, seed=seed)"
 OPEN = "from pathlib import Path\nhere = Path(out)\nhere.mkdir(parents=True, exist_ok=True)"
 
 
@@ -37,6 +39,9 @@ def write(project, name, *code, own="", reads=(), makes=()):
     path = project / "notebooks" / f"{name}.ipynb"
     path.parent.mkdir(exist_ok=True)
     nbformat.write(nb, path)
+    smoke = project / "profiles" / "smoke.yaml"
+    smoke.parent.mkdir(exist_ok=True)
+    smoke.write_text("all:\n  pictures: 700\n")
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def test_run_in_order_then_left_out_then_only_dependants(project, capsys):
     folder = project / "runs" / "smoke"
     assert json.loads((folder / "manifest.json").read_text())["status"] == "done"
     assert made["stages"]["01_first"]["outputs"] == ["01_first/metrics.json"]
-    assert made["stages"]["01_first"]["parameters"] == {"profile": "smoke", "seed": 0}
+    assert made["stages"]["01_first"]["parameters"] == {"seed": 0, "pictures": 700}
 
     page = (folder / "report.html").read_text()
     assert suite.ON_VAL in page
@@ -111,7 +116,7 @@ def test_a_changed_file_that_a_parameter_names_is_a_change(project, capsys, monk
     options = {"only": ("01",), "parameters": {"01.models": "compact,mine.keras"}}
     run(project, **options)
     said = (project / "runs" / "smoke" / "01_first" / "said.txt").read_text()
-    assert said == f"compact,{project / 'mine.keras'}"  # notebooks run in a folder of their own
+    assert said == "compact,mine.keras"
     capsys.readouterr()
     run(project, **options)
     assert notebooks_run(capsys) == []
@@ -136,13 +141,8 @@ def test_an_archive_in_data_raw_is_found_by_the_notebooks_too(project, monkeypat
     (project / "data" / "raw").mkdir(parents=True)
     with zipfile.ZipFile(project / "data" / "raw" / "archive.zip", "w") as archive:
         archive.writestr("fer2013.csv", "\n".join(["emotion,pixels,Usage", *rows, ""]))
-    begin = "stage = suite.begin('01_first', profile=profile, data=data, out=out)"
-    write(
-        project,
-        "01_first",
-        f"from ferlib import suite\n{begin}",
-        "(here / 'n.txt').write_text(str(len(stage.raw)))",
-    )
+    count = "(here / 'n.txt').write_text(str(len(stage.raw)))"
+    write(project, "01_first", BEGIN.format(name="01_first"), count)
     monkeypatch.chdir(project)
     monkeypatch.delenv("FERLIB_DATA", raising=False)
     made = suite.run("smoke", project=project, only=("01",))
@@ -206,8 +206,63 @@ def test_a_wrong_option_is_an_error_before_anything_runs(project, options, said)
     assert not (project / "runs").exists()
 
 
+def test_a_profile_is_a_file_of_parameters(project):
+    (project / "profiles" / "mine.yaml").write_text("all: {seed: 3}\n01_first: {factor: 4}\n")
+    made = suite.run("mine", "drawn:70", project=project, only=("01", "03"))
+    assert made["folder"] == str(project / "runs" / "mine")
+    assert made["stages"]["01_first"]["parameters"] == {"seed": 3, "factor": 4}
+    assert made["stages"]["03_third"]["parameters"] == {"seed": 3}
+    changed = {"01.factor": 5}
+    made = suite.run("mine", "drawn:70", project=project, only=("01",), parameters=changed)
+    assert made["stages"]["01_first"]["parameters"]["factor"] == 5
+    made = suite.run("quick", "drawn:70", project=project, only=("01",))
+    assert made["stages"]["01_first"]["parameters"] == {"seed": 0}
+
+    (project / "profiles" / "mine.yaml").write_text("01_first: {factors: 4}\n")
+    with pytest.raises(ValueError, match="01_first has no parameter 'factors'"):
+        suite.run("mine", "drawn:70", project=project)
+    (project / "profiles" / "mine.yaml").write_text("09_none: {factor: 4}\n")
+    with pytest.raises(ValueError, match="'09_none' means no notebook"):
+        suite.run("mine", "drawn:70", project=project)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("0", "must be int, not negative: pictures in a row, 1 to 40"), ("41", "1 to 40")],
+)
+def test_a_range_in_the_meaning_of_a_parameter_is_kept(project, value, said):
+    write(project, "01_first", own="columns: int = 10  # pictures in a row, 1 to 40\n")
+    with pytest.raises(ValueError, match=said):
+        run(project, only=("01",), parameters={"01.columns": value})
+
+
+def test_a_notebook_that_computes_in_silence_shows_a_sign_of_life(project, capsys, monkeypatch):
+    monkeypatch.setattr(suite, "SILENCE", 1)
+    write(project, "03_third", "import time\ntime.sleep(4)")
+    run(project, only=("03",))
+    # After the parameters, those injected and the folder comes the cell that sleeps.
+    assert re.search(r"03_third: cell 4 of 4, \d s", capsys.readouterr().out)
+
+
+def test_says_how_long_it_will_take(project, capsys, monkeypatch):
+    times = {"quick": {"seconds_per_epoch": 10, "seconds": {"01_first": 300, "03_third": 600}}}
+    (project / "profiles" / "times.json").write_text(json.dumps(times))
+    monkeypatch.setattr(suite, "_MEASURE", "print('noise')\nprint(20.0)")
+    suite.run("quick", "drawn:70", project=project, only=("01", "03"))
+    assert "takes 20 s, so this run takes about 30 minutes." in capsys.readouterr().out
+    suite.run("quick", "drawn:70", project=project, only=("01", "03"), parameters={"01.factor": 3})
+    assert "about 10 minutes. In a hurry? --profile smoke" in capsys.readouterr().out
+    suite.run("quick", "drawn:70", project=project, only=("03",))
+    run(project, only=("03",))
+    assert "Measuring" not in capsys.readouterr().out  # nothing to do, and nothing known of smoke
+    monkeypatch.setattr(suite, "_MEASURE", "raise ValueError('no pictures')")
+    made = suite.run("quick", "drawn:70", project=project, only=("03",), seed=1)
+    assert "could not be measured: ValueError: no pictures" in capsys.readouterr().out
+    assert made["status"] == "done"
+
+
 def test_a_wrong_profile_or_no_notebooks(project, tmp_path_factory):
-    with pytest.raises(ValueError, match="smoke, quick, full"):
+    with pytest.raises(ValueError, match="it can be quick, smoke"):
         suite.run("fast", "drawn:70", project=project)
     with pytest.raises(FileNotFoundError, match="no notebooks"):
         run(tmp_path_factory.mktemp("empty"))
@@ -228,8 +283,7 @@ def test_killed_in_the_middle_then_run_again(project, capsys, victims):
     slow = "(here / 'pid').write_text(str(__import__('os').getpid()))\nimport time\n" + (
         "while not (here / 'go').exists(): time.sleep(0.1)"
     )
-    hold = "from ferlib import suite\nkept = suite.begin('02_second', data=data, out=out)"
-    write(project, "02_second", hold, slow, makes=["go"])
+    write(project, "02_second", BEGIN.format(name="02_second"), slow, makes=["go"])
     code = (
         "import sys\nfrom ferlib import suite\n"
         "suite.run('smoke', 'drawn:70', only=('02',), project=sys.argv[1])"
@@ -252,7 +306,7 @@ def test_killed_in_the_middle_then_run_again(project, capsys, victims):
 
 
 def test_what_native_libraries_print_goes_to_a_file(project):
-    begin = "from ferlib import suite\nstage = suite.begin('02_second', data=data, out=out)"
+    begin = BEGIN.format(name="02_second")
     write(project, "02_second", f"import os\n{begin}", "os.write(2, b'noise')")
     made = run(project, only=("02",))
     executed = (project / "runs" / "smoke" / "02_second.ipynb").read_text()
@@ -279,34 +333,39 @@ def test_two_runs_side_by_side(project):
         suite.compare("smoke", "smoke")
 
 
-def test_key_follows_code_parameters_and_modules(project, monkeypatch, tmp_path):
-    path = project / "notebooks" / "04_more.ipynb"
-    write(project, "04_more", "from ferlib import training")
-    assert {"training", "models", "batches", "sources"} <= suite._code(read(path)).keys()
-    write(project, "04_more", "import ferlib\nferlib.labels.EMOTIONS\n%matplotlib inline")
-    used = suite._code(read(path)).keys()
-    assert "labels" in used and "cleaning" in used and "training" not in used
-
-
-def read(path):
-    return nbformat.read(path, as_version=4)
+def test_changed_code_is_a_change(project, capsys, monkeypatch, tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    for name in ("a.py", "report.html"):
+        (package / name).write_text("one = 1")
+    monkeypatch.setattr(suite, "PACKAGE", package)
+    run(project, only=("03",))
+    run(project, only=("03",))
+    assert notebooks_run(capsys) == ["03_third"]
+    (package / "a.py").write_text("one = 2")
+    run(project, only=("03",))
+    assert notebooks_run(capsys) == ["03_third"]
+    write(project, "03_third", "(here / 'three.txt').write_text('3')  # said otherwise")
+    run(project, only=("03",))
+    assert notebooks_run(capsys) == ["03_third"]
 
 
 class TestStage:
     @pytest.fixture
     def stage(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        return suite.begin("06_x", profile="smoke", data="drawn:70", out=str(tmp_path / "a/06_x"))
+        return suite.begin("06_x", data="drawn:70", out=str(tmp_path / "a/06_x"))
 
     def test_says_what_it_found(self, stage, capsys):
-        suite.begin("06_x", profile="smoke", data="drawn:70", out=str(stage.out))
+        suite.begin("06_x", data="drawn:70", out=str(stage.out))
         text = capsys.readouterr().out
         assert "drawn faces, 70 pictures" in text and "DRAWN FACES" in text and "Device:" in text
 
-    def test_smoke_is_a_sample_of_the_same_pictures(self, stage, monkeypatch):
-        monkeypatch.setitem(suite.PROFILES, "smoke", 40)
-        assert len(stage.raw) == len(stage.data) == 40
-        assert set(stage.data.names) <= set(stage.loaded.names)
+    def test_pictures_is_a_sample_of_the_same_pictures(self, stage, capsys):
+        part = suite.begin("06_x", data="drawn:70", out=str(stage.out), pictures=40)
+        assert "a sample of 40 is used" in capsys.readouterr().out
+        assert len(part.raw) == len(part.data) == 40
+        assert set(part.data.names) <= set(stage.loaded.names)
 
     def test_another_process_is_kept_out(self, stage):
         code = "import sys; from ferlib import files\nfiles.hold(sys.argv[1], wait=0)"
@@ -321,7 +380,7 @@ class TestStage:
     @pytest.mark.parametrize(
         ("wrong", "said"),
         [
-            ({"profile": "slow"}, "smoke, quick, full"),
+            ({"pictures": -1}, "pictures is -1; it must be a whole number"),
             ({"seed": 1.5}, "whole number"),
             ({"seed": True}, "whole number"),
         ],
@@ -352,15 +411,32 @@ class TestStage:
         assert stage.model("04/best.keras", "03_cnn_training/model.keras") == path
         assert "03_cnn_training/model.keras of this run" in capsys.readouterr().out
 
+    def test_a_row_of_results(self, stage):
+        accuracy = SimpleNamespace(value=0.5, low=0.4, high=0.6)
+        report = SimpleNamespace(metrics={"accuracy": accuracy}, split="val")
+        row = stage.row("cnn", report, parameters=7)
+        stage.row("other", report, seeds=3)
+        assert row == {"accuracy": 0.5, "low": 0.4, "high": 0.6, "split": "val", "parameters": 7}
+        metrics = json.loads((stage.out / "metrics.json").read_text())
+        assert metrics["cnn"] == row and metrics["other"]["seeds"] == 3
+
+    def test_a_stand_in_is_trained_where_there_is_nothing_else(self, stage, monkeypatch, capsys):
+        from ferlib import training
+
+        monkeypatch.setattr(training, "train", lambda recipe, data, out, **_: out.mkdir())
+        path = stage.model("03_cnn_training/compact/model.keras")
+        assert path == stage.out / "stand_in" / "model.keras" and path.parent.is_dir()
+        assert "Model: a small stand-in that is trained here" in capsys.readouterr().out
+
     @pytest.mark.parametrize(
         ("shipped", "taken"), [(("compact", "other", "tiny"), "compact"), (("tiny",), "tiny")]
     )
-    def test_a_shipped_model_stands_in(self, stage, shipped, taken, monkeypatch, capsys):
-        from ferlib import models
+    def test_a_shipped_model_is_used(self, stage, shipped, taken, monkeypatch, capsys):
+        from ferlib import zoo
 
         photographs = dataclasses.replace(stage.loaded, origin="fer2013.csv")
         monkeypatch.setattr(stage, "loaded", photographs)
-        monkeypatch.setattr(models, "shipped", lambda: shipped)
+        monkeypatch.setattr(zoo, "shipped", lambda: shipped)
         assert stage.model("03_cnn_training/model.keras") == taken
         assert f"Model: {taken} as shipped" in capsys.readouterr().out
 
@@ -373,63 +449,19 @@ class TestStage:
         assert stage.out == Path(tmp_path / "runs" / "quick" / "01_x") and stage.out.is_dir()
 
 
-class TestParametersOfANotebook:
-    OWN = COMMON + "columns: int = 10  # pictures in a row, 1 to 40\nrate: float = 0.0  # a rate"
-
-    def begin(self, monkeypatch, tmp_path, **given):
-        """Opens a notebook whose parameters cell papermill has overridden."""
-        injected = "# Parameters\n" + "\n".join(f"{k} = {v!r}" for k, v in given.items())
-        values = {"profile": "smoke", "data": "drawn:70", "out": str(tmp_path), "seed": 0}
-        values |= {"columns": 10, "rate": 0.0} | given
-        shell = SimpleNamespace(user_ns={"In": ["", "import ferlib", self.OWN, injected], **values})
-        monkeypatch.setattr("IPython.get_ipython", lambda: shell)
-        return suite.begin("01_x", profile="smoke", data="drawn:70", out=str(tmp_path))
-
-    @pytest.mark.parametrize(
-        ("given", "said"),
-        [
-            ({"epoch": 5}, "No parameter epoch in this notebook; it has profile, data, out, seed,"),
-            ({"columns": "many"}, "columns is 'many'; it must be int: pictures in a row, 1 to 40"),
-            ({"columns": 2.5}, "it must be int"),
-            ({"columns": True}, "it must be int"),
-            ({"columns": 0}, "columns is 0; it must be int: pictures in a row, 1 to 40"),
-            ({"columns": 41}, "1 to 40"),
-            ({"rate": -1e-3}, "rate is -0.001; it must be float, not negative: a rate"),
-            ({"data": 5}, "data is 5; it must be str"),
-        ],
-    )
-    def test_refuses(self, monkeypatch, tmp_path, given, said):
-        with pytest.raises(ValueError, match=said):
-            self.begin(monkeypatch, tmp_path / "out", **given)
-        assert not (tmp_path / "out").exists()
-
-    def test_takes(self, monkeypatch, tmp_path):
-        self.begin(monkeypatch, tmp_path, columns=40, rate=1)
-
-    def test_under_papermill_side_by_side_from_any_folder(self, tmp_path):
-        record = "stage.record(cnn=dict(accuracy=tenths / 10))"
-        begin = "from ferlib import suite\nstage = suite.begin('01_x', profile=profile, "
-        begin += "data=data, out=out, seed=seed)"
-        write(tmp_path, "01_x", begin, record, own="tenths: int = 3  # tenths right, 0 to 10")
-
-        def papermill(name, *arguments):
-            paths = [tmp_path / "notebooks" / "01_x.ipynb", tmp_path / f"{name}.ipynb"]
-            given = ["-p", "profile", "smoke", "-p", "data", "drawn:70", "-p", "out"]
-            command = [sys.executable, "-m", "papermill", *paths, *given, tmp_path / name]
-            return subprocess.Popen(
-                [*map(str, command), *arguments],
-                env=environment(),
-                cwd="/",
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-
-        running = {tenths: papermill(f"run{tenths}", "-p", "tenths", tenths) for tenths in "47"}
-        for tenths, process in running.items():
-            _, told = process.communicate()
-            assert process.returncode == 0, told
-            made = json.loads((tmp_path / f"run{tenths}" / "metrics.json").read_text())
-            assert made == {"cnn": {"accuracy": int(tenths) / 10}}
-        process = papermill("wrong", "-p", "tents", "4")
+def test_under_papermill_side_by_side_from_any_folder(tmp_path):
+    record = "stage.record(cnn=dict(accuracy=tenths / 10))"
+    own = "tenths: int = 3  # tenths right, 0 to 10"
+    write(tmp_path, "01_x", BEGIN.format(name="01_x"), record, own=own)
+    running = {}
+    for tenths in "47":
+        made, out = tmp_path / f"{tenths}.ipynb", tmp_path / tenths
+        given = ["-p", "data", "drawn:70", "-p", "out", out, "-p", "tenths", tenths]
+        command = [sys.executable, "-m", "papermill", tmp_path / "notebooks/01_x.ipynb", made]
+        options = {"env": environment(), "cwd": "/", "stderr": subprocess.PIPE, "text": True}
+        running[out] = subprocess.Popen([*map(str, [*command, *given])], **options)
+    for out, process in running.items():
         _, told = process.communicate()
-        assert process.returncode == 1 and "No parameter tents in this notebook" in told
+        assert process.returncode == 0, told
+        made = json.loads((out / "metrics.json").read_text())
+        assert made == {"cnn": {"accuracy": int(out.name) / 10}}
