@@ -259,7 +259,7 @@ def _divert(log):
     from IPython import get_ipython
 
     if getattr(get_ipython(), "kernel", None) and os.name == "posix":
-        with open(log, "wb") as file:
+        with log.open("wb") as file:
             os.dup2(file.fileno(), 2)
 
 

@@ -1,4 +1,4 @@
-"""The committed notebooks: their form, and all seven in one run."""
+"""The committed notebooks: their form, and all of them in one run."""
 
 import ast
 import fnmatch
@@ -15,6 +15,7 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
+import yaml
 from conftest import ROOT
 
 from ferlib import cleaning, recipes, suite, training
@@ -30,12 +31,13 @@ NAMES = (
     "06_error_analysis",
     "07_prediction",
 )
+PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 NOTEBOOKS = {name: ROOT / "notebooks" / f"{name}.ipynb" for name in NAMES}
 COMMON = """\
-profile: str = "quick"  # smoke, quick or full
 data: str = ""  # file, folder, archive, Kaggle handle or "drawn"; empty finds it
-out: str = ""  # folder for what this notebook makes; empty is runs/<profile>/<notebook>
-seed: int = 0  # seed of every random choice"""
+out: str = ""  # folder for what this notebook makes; empty is runs/quick/<notebook>
+seed: int = 0  # seed of every random choice
+pictures: int = 0  # at most this many pictures; 0 is all"""
 BOOTSTRAP = f"""\
 try:
     import ferlib
@@ -56,7 +58,7 @@ def parameters_cell(name):
     return next(c for c in code_cells(name) if "parameters" in c.metadata.get("tags", []))
 
 
-def test_the_seven_are_all_there_is():
+def test_these_are_all_there_is():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == list(NAMES)
 
 
@@ -68,7 +70,11 @@ class TestForm:
         assert notebook.metadata.kernelspec.name == "python3"
         for cell in code_cells(name):
             assert not cell.outputs and cell.execution_count is None
-            assert len(cell.source.splitlines()) <= 20, cell.source
+            assert len(cell.source.splitlines()) <= 12, cell.source
+
+    def test_branches_on_no_profile_and_on_nothing_that_data_lacks(self, name):
+        code = "\n".join(cell.source for cell in code_cells(name))
+        assert not re.findall(r"\bprofile\b|is_drawn|votes is|if .*votes", code)
 
     def test_begins_with_title_and_badges_in_step_with_the_repository(self, name):
         first = read(name).cells[0].source
@@ -120,6 +126,16 @@ class TestForm:
         assert f'suite.begin("{name}"' in "".join(cell.source for cell in code_cells(name))
 
 
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_a_profile_changes_parameters_that_there_are(path):
+    for name, changes in yaml.safe_load(path.read_text()).items():
+        for notebook in NAMES if name == "all" else [name]:
+            known = papermill.inspect_notebook(NOTEBOOKS[notebook])
+            assert changes.keys() <= known.keys() - {"data", "out"}
+            for parameter, value in changes.items():
+                assert type(value).__name__ == known[parameter]["inferred_type_name"]
+
+
 def test_each_file_that_is_read_is_made_by_an_earlier_notebook():
     made = []
     for name in NAMES:
@@ -133,7 +149,8 @@ def test_each_file_that_is_read_is_made_by_an_earlier_notebook():
 @pytest.fixture
 def project(tmp_path):
     """Gives a folder with the notebooks of this project and no runs."""
-    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    for name in ("notebooks", "profiles"):
+        (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
 
 
@@ -154,7 +171,7 @@ def check(made):
             assert not told, f"{stage} writes to stderr: {told[0][:500]}"
 
 
-def test_all_seven_in_smoke(project, request):
+def test_all_in_smoke(project, request):
     named = os.environ.get("FERLIB_DATA")
     data = request.getfixturevalue("fer2013") if named else "drawn:700"
     made = suite.run("smoke", data, project=project)
@@ -165,7 +182,7 @@ def test_all_seven_in_smoke(project, request):
 
 
 @pytest.mark.slow
-def test_all_seven_in_quick_on_drawn_faces(project):
+def test_all_in_quick_on_drawn_faces(project):
     check(suite.run("quick", "drawn", project=project))
 
 
@@ -183,7 +200,7 @@ def test_error_analysis_of_a_model_without_mistakes(project):
     recipe = recipes.Recipe(**form, epochs=40, batch_size=16, augmentation=None, label_smoothing=0)
     training.train(recipe, cleaning.prepare(data), project / "perfect", verbose=False)
     file, out = project / "perfect/model.keras", project / "out"
-    given = dict(profile="smoke", data=data, models=str(file), split="train", out=str(out))
+    given = dict(data=data, models=str(file), split="train", out=str(out))
     with_kernel = dict(cwd=project / "notebooks", progress_bar=False, start_timeout=600)
     papermill.execute_notebook(NOTEBOOKS["06_error_analysis"], None, given, **with_kernel)
     answers = json.loads((out / "metrics.json").read_text())
