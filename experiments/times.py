@@ -1,7 +1,7 @@
-"""Writes profiles/times.json from a run that was measured: python experiments/times.py runs/quick
+"""Writes profiles/times.json from a measured run: python experiments/times.py runs/quick.
 
-`ferlib run` says at its start how long the notebooks will take: as long as here, at the speed at which
-that machine trains. Run this on the machine of the run, with nothing beside it.
+`ferlib run` says at its start how long the notebooks will take: as long as in that run, at the
+speed at which the machine trains. Run this on the machine of the run, with nothing beside it.
 """
 
 import argparse

@@ -159,14 +159,8 @@ class Stage:
         """Trains a small model in some seconds, where drawn faces have to do."""
         from ferlib import recipes, training
 
-        recipe = recipes.Recipe(
-            model="residual",
-            options={"widths": [16, 32, 64, 112]},
-            epochs=8,
-            batch_size=16,
-            augmentation=None,
-            seed=self.seed,
-        )
+        recipe = recipes.Recipe("residual", {"widths": [16, 32, 64, 112]}, epochs=8, batch_size=16)
+        recipe = recipe.replace(augmentation=None, seed=self.seed)
         training.train(recipe, self.data, self.out / "stand_in", overwrite=True)
         return self.out / "stand_in" / "model.keras"
 
@@ -207,13 +201,8 @@ class Stage:
             The row: "accuracy" and its interval "low" to "high", "split", and what `more` holds.
         """
         accuracy = report.metrics["accuracy"]
-        row = {
-            "accuracy": accuracy.value,
-            "low": accuracy.low,
-            "high": accuracy.high,
-            "split": report.split,
-        }
-        row |= more
+        row = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high}
+        row |= {"split": report.split} | more
         self.record(**{name: row})
         return row
 
@@ -285,21 +274,11 @@ def _describe(data, pictures):
 
 
 def _device():
-    """Names what will compute: as Keras sees it where it is imported, else as the driver does."""
-    if keras := sys.modules.get("keras"):
-        names = keras.distribution.list_devices()
-    else:
-        names = _ask("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
+    """Names what Keras computes on; where it is not imported, nothing but the CPU is used."""
+    keras = sys.modules.get("keras")
+    names = keras.distribution.list_devices() if keras else []
     names = [name for name in names if not name.lower().startswith("cpu")]
     return ", ".join(names) or f"CPU, {os.cpu_count()} cores"
-
-
-def _ask(*command):
-    """Returns what a command prints; nothing where there is no such command, or it fails."""
-    if not shutil.which(command[0]):
-        return ""
-    told = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)
-    return told.stdout.strip()
 
 
 def run(
@@ -340,13 +319,7 @@ def run(
     paths = notebooks(project)
     wanted = _profile(profile, project, paths)
     paths = {stage: paths[stage] for stage in sorted(pick(text, paths) for text in only)} or paths
-    given = {
-        stage: {"seed": seed} | wanted.get("all", {}) | wanted.get(stage, {}) for stage in paths
-    }
-    for key, value in (parameters or {}).items():
-        prefix, _, parameter = key.partition(".")
-        given[pick(prefix, paths)][parameter] = value
-    given = {stage: _check(paths[stage], values) for stage, values in given.items()}
+    given = _parameters(paths, seed, wanted, parameters or {})
     folder = project / "runs" / (name or profile)
     # A kernel must find this ferlib, also where it is not installed.
     os.environ["PYTHONPATH"] = f"{PACKAGE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
@@ -354,11 +327,8 @@ def run(
         loaded, source = _load(data)
         _say(_describe(loaded, wanted.get("all", {}).get("pictures", 0)))
         manifest = _manifest(folder, profile, seed, loaded)
-        todo = [
-            stage
-            for stage, path in paths.items()
-            if not _is_done(path, folder, _key(path, folder, given[stage], loaded), manifest)
-        ]
+        keys = {stage: _key(paths[stage], folder, given[stage], loaded) for stage in paths}
+        todo = [x for x in paths if not _is_done(paths[x], folder, keys[x], manifest)]
         _say_how_long(profile, todo, source, project)
         for stage, path in tqdm(paths.items(), desc=folder.name, unit="notebook", disable=None):
             entry = _stage(folder, path, given[stage], loaded, source, timeout, manifest)
@@ -382,6 +352,17 @@ def _profile(profile, project, paths):
         return {}
     wanted = yaml.safe_load(found[profile].read_text(encoding="utf-8"))
     return {key if key == "all" else pick(key, paths): values for key, values in wanted.items()}
+
+
+def _parameters(paths, seed, wanted, changes):
+    """Returns what each notebook is given: the profile's parameters, changed as the user says."""
+    given = {}
+    for stage in paths:
+        given[stage] = {"seed": seed} | wanted.get("all", {}) | wanted.get(stage, {})
+    for key, value in changes.items():
+        prefix, _, name = key.partition(".")
+        given[pick(prefix, paths)][name] = value
+    return {stage: _check(paths[stage], values) for stage, values in given.items()}
 
 
 def _check(path, values):
@@ -429,18 +410,17 @@ def _key(path, folder, given, data):
     """Returns the digest of everything that decides what a stage makes."""
     code, plan = _plan(path)
     used = [*PACKAGE.glob("*.py"), *PACKAGE.glob("pretrained/*.json")]
-    used += [found for name in plan["reads"] for found in folder.glob(name)]
-    named = [Path(text) for value in given.values() for text in str(value).split(",") if text]
-    for path in named:
-        used += [path, *path.rglob("*")]
+    for name in plan["reads"]:
+        used += folder.glob(name)
+    for text in ",".join(map(str, given.values())).split(","):
+        if text.strip():  # a parameter may name files, or a folder of them
+            used += [Path(text.strip()), *Path(text.strip()).rglob("*")]
     used = sorted(path for path in used if path.is_file())
     about = [code, given, data.title, data.fingerprint, [path.parts[-3:] for path in used]]
     digest = hashlib.sha256(json.dumps(about).encode())
-    for content in (
-        b"" if data.votes is None else data.votes.tobytes(),
-        *map(Path.read_bytes, used),
-    ):
-        digest.update(hashlib.sha256(content).digest())
+    digest.update(b"" if data.votes is None else data.votes.tobytes())
+    for path in used:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
@@ -492,12 +472,21 @@ def _manifest(folder, profile, seed, data):
     versions = {item.name: item.version for item in importlib.metadata.distributions()}
     versions = {name: versions.get(name) for name in VERSIONED}
     manifest = {"status": "running", "profile": profile, "seed": seed, "data": about}
-    manifest["revision"] = _ask("git", "describe", "--always", "--abbrev=12", "--dirty=+") or None
+    manifest["revision"] = _revision()
     manifest["versions"] = {"python": sys.version.split()[0]} | versions
     manifest["stages"] = {
         stage: entry for stage, entry in old.items() if entry["status"] != "running"
     }
     return manifest
+
+
+def _revision():
+    """Names the git revision of ferlib; None where it lies in no repository."""
+    if not shutil.which("git"):
+        return None
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+"]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)
+    return told.stdout.strip() or None
 
 
 def _stage(folder, path, given, data, source, timeout, manifest):

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from conftest import ROOT
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
 from ferlib import drawn
@@ -62,13 +65,11 @@ def lab(tmp_path_factory):
     shutil.copy(ROOT / "pyproject.toml", project)
     (project / "ferlib").symlink_to(ROOT / "ferlib")
     (project / "notebooks").mkdir()
-    data = "" if os.environ.get("FERLIB_DATA") else "drawn:700"
+    smoke = yaml.safe_load((ROOT / "profiles" / "smoke.yaml").read_text())
+    data = {"data": "" if os.environ.get("FERLIB_DATA") else "drawn:700"}
     for path in NOTEBOOKS:
-        notebook = nbformat.read(path, as_version=4)
-        for cell in notebook.cells:
-            if "parameters" in cell.metadata.get("tags", []):
-                cell.source = cell.source.replace('= "quick"', '= "smoke"')
-                cell.source = cell.source.replace('data: str = ""', f'data: str = "{data}"')
+        values = data | smoke["all"] | smoke.get(path.stem, {})
+        notebook = parameterize_notebook(load_notebook_node(str(path)), values)
         nbformat.write(notebook, project / "notebooks" / path.name)
     for name, value in SETTINGS.items():
         path = project / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -83,7 +84,7 @@ def lab(tmp_path_factory):
     environment = {f"JUPYTERLAB_{k}": str(project / v) for k, v in folders.items()}
     environment |= {"JUPYTER_CONFIG_DIR": str(project / "config")}
     environment = os.environ | environment | {"PYTHONPATH": str(ROOT)}
-    environment.pop("MPLBACKEND")  # figures are drawn where people see them
+    environment.pop("MPLBACKEND", None)  # figures are drawn where people see them
     log = open(project / "lab.log", "w")
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--notebook-dir", "notebooks", *options],
@@ -162,7 +163,7 @@ def test_run_all(name, lab, page, screenshots):
         assert out.get("name") != "stderr", f"{cell.source}\n{out.text[:1000]}"
     assert any("image/png" in out.get("data", {}) for _, out in outputs), "no figure"
     assert not overflowing, f"wider than the page: {overflowing}"
-    if "upload" in cells[-2].source:
+    if any("FileUpload(" in cell.source for cell in cells):
         upload(page, folder, screenshots)
 
 

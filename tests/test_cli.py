@@ -16,6 +16,8 @@ import ferlib
 from ferlib import cleaning, zoo
 from ferlib.__main__ import main, parser
 
+WILD = ["-p", "learning_rate=1e30", "-p", "teachers=[]", "-p", "warmup_epochs=0", "-p", "ema=0"]
+
 
 def commands():
     (action,) = [a for a in parser()._subparsers._group_actions if a.choices]
@@ -61,8 +63,7 @@ def test_data(capsys):
             "vgg cannot be built with options {'dropout': 0.4, 'foo': 1}",
         ),
         (
-            ["train", "tiny", "--out", "x", "--data", "drawn:140", "-p", "learning_rate=1e30"]
-            + ["-p", "teachers=[]", "-p", "warmup_epochs=0", "-p", "ema=0"],
+            ["train", "tiny", "--out", "x", "--data", "drawn:140", *WILD],
             "a lower learning_rate",
         ),
     ],

@@ -14,10 +14,10 @@ PACKAGE = ROOT / "ferlib"
 MOST_LINES = 3000
 # Imports go up this list only.
 ORDER = (
-    "labels", "files", "backend", "faces", "pictures", "archives", "tables", "drawn", "sources",
-    "cleaning", "batches", "models", "zoo", "runtimes", "recipes", "torch_layout", "training",
-    "distributed", "tuning", "evaluation", "explain", "plots", "prediction", "suite", "kernels",
-    "__main__",
+    "labels", "files", "backend", "faces", "pictures", "archives", "tables", "classes", "folders",
+    "drawn", "sources", "cleaning", "batches", "models", "zoo", "runtimes", "recipes",
+    "torch_layout", "training", "distributed", "tuning", "evaluation", "explain", "plots",
+    "prediction", "suite", "kernels", "__main__",
 )  # fmt: skip
 # To grow until it is all of them.
 TYPED = ("faces", "recipes", "zoo", "evaluation", "suite", "kernels", "__main__")

@@ -14,6 +14,8 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import ferlib
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -74,6 +76,29 @@ def test_every_file_of_the_package_is_packed():
     ).stdout.split()
     for name in tracked:
         assert name.endswith(".py") or ROOT / name in packed, f"{name} would not be installed"
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data/README.md"]
+PAGES.append(ROOT / "experiments/LOG.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r'\]\(([^)\s#]+)|src="([^"]+)"', text)
+    for link in {"".join(pair) for pair in links}:
+        if link.startswith("http"):  # a host may open a file of the repository
+            link = link.partition("/blob/main/")[2]
+            assert not link or (ROOT / link).exists(), link
+        else:
+            assert (page.parent / link).exists(), link
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == ferlib.__version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## \[(.+?)\]", changes, re.MULTILINE)[1] == ferlib.__version__
 
 
 def test_importing_ferlib_imports_nothing_heavy():
