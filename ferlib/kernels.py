@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -117,7 +118,7 @@ def _fill(notebook, cell, code, to):
             version=ferlib.__version__,
             places=_PLACES,
             weights=WEIGHTS,
-            install=_INSTALL if "tuning" in code else "",
+            install=_INSTALL if re.search(r"\btuning\.|keras_tuner", code) else "",
         )
         size = len(json.dumps(notebook))  # as Kaggle's own program sends it
         if size <= LIMITS[to]:
@@ -164,7 +165,7 @@ def _metadata(source, code, user, has_weights):
         "language": "python",
         "kernel_type": "notebook",
         "is_private": True,
-        "enable_gpu": any(word in code for word in ("training.", "tuning.", ".fit(")),
+        "enable_gpu": bool(re.search(r"\b(training|tuning)\.|\.fit\(", code)),
         "enable_internet": '"imagenet"' in code,
         "dataset_sources": sources,
         "competition_sources": [],

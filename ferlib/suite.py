@@ -227,7 +227,7 @@ def begin(name: str, *, data: str = "", out: str = "", seed: int = 0, pictures: 
     folder = Path(out).expanduser().resolve() if out else default
     lock = files.hold(folder, wait=15)
     _divert(folder / "log.txt")
-    stage = Stage(name, seed, pictures, folder, _load(data)[0], lock)
+    stage = Stage(name, seed, pictures, folder, sources.load(data), lock)
     print(_describe(stage.loaded, pictures))
     print(f"Device: {_device()}.")
     return stage
@@ -250,18 +250,6 @@ def _divert(log):
     if getattr(get_ipython(), "kernel", None) and os.name == "posix":
         with log.open("wb") as file:
             os.dup2(file.fileno(), 2)
-
-
-def _load(source):
-    """Loads the data, and returns it with a source that finds it again from any folder."""
-    source = str(source or os.environ.get("FERLIB_DATA", ""))
-    data = sources.load(source)
-    path = Path(source).expanduser()
-    if source and path.exists():
-        source = str(path.resolve())
-    elif not source and data.is_drawn:  # other notebooks look for data in the same places
-        source = "drawn"
-    return data, source
 
 
 def _describe(data, pictures):
@@ -324,7 +312,10 @@ def run(
     # A kernel must find this ferlib, also where it is not installed.
     os.environ["PYTHONPATH"] = f"{PACKAGE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     with files.hold(folder, wait=0):
-        loaded, source = _load(data)
+        loaded = sources.load(data)
+        source = str(data or os.environ.get("FERLIB_DATA", ""))
+        if loaded.is_drawn:  # else each notebook would look for data again
+            source = source or "drawn"
         _say(_describe(loaded, wanted.get("all", {}).get("pictures", 0)))
         manifest = _manifest(folder, profile, seed, loaded)
         keys = {stage: _key(paths[stage], folder, given[stage], loaded) for stage in paths}

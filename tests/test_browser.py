@@ -85,7 +85,7 @@ def lab(tmp_path_factory):
     environment |= {"JUPYTER_CONFIG_DIR": str(project / "config")}
     environment = os.environ | environment | {"PYTHONPATH": str(ROOT)}
     environment.pop("MPLBACKEND", None)  # figures are drawn where people see them
-    log = open(project / "lab.log", "w")
+    log = (project / "lab.log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--notebook-dir", "notebooks", *options],
         cwd=project,
@@ -183,7 +183,7 @@ def upload(page, folder, screenshots):
 
 
 def test_contents_and_links(lab, page, screenshots):
-    address, folder = lab
+    address, _ = lab
     visit(page, address, NOTEBOOKS[0].name)
     page.click(".lm-TabBar-tab[data-id='table-of-contents']")
     page.wait_for_selector(".jp-TableOfContents-tree .jp-tocItem")
