@@ -29,10 +29,12 @@ NAMES = (
     "04_hyperparameter_tuning",
     "05_transfer_learning",
     "06_error_analysis",
-    "07_prediction",
+    "07_what_the_model_sees",
+    "08_prediction",
 )
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 NOTEBOOKS = {name: ROOT / "notebooks" / f"{name}.ipynb" for name in NAMES}
+PARTS = ("What we found", "Questions", "Exercises", "To try next")
 COMMON = """\
 data: str = ""  # file, folder, archive, Kaggle handle or "drawn"; empty finds it
 out: str = ""  # folder for what this notebook makes; empty is runs/quick/<notebook>
@@ -52,6 +54,17 @@ def read(name):
 
 def code_cells(name):
     return [cell for cell in read(name).cells if cell.cell_type == "code"]
+
+
+def solution(name):
+    return nbformat.read(ROOT / "notebooks" / "solutions" / f"{name}.ipynb", as_version=4)
+
+
+def checks(notebook):
+    """Gives the cells that check exercises, by the number of the exercise."""
+    said = re.compile(r"Exercise (\d) is solved")
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return {found[1]: cell for cell in cells if (found := said.search(cell))}
 
 
 def parameters_cell(name):
@@ -87,10 +100,21 @@ class TestForm:
         own = [url for url in re.findall(r"github\.com/[\w.-]+/ferlib", text)]
         assert set(own) == {REPOSITORY.removeprefix("https://")}
 
-    def test_says_what_it_reads_and_makes_and_ends_with_things_to_try(self, name):
+    def test_has_the_parts_of_a_notebook(self, name):
         text = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
-        assert "**Reads**" in text and "**Makes**" in text and "learn" in text
-        assert "try" in re.findall(r"^## (.*)", text, re.MULTILINE)[-1].lower()
+        for part in ("**Reads**", "**Makes**", "**Takes**", "**You will learn**"):
+            assert part in text
+        parts = [part for part in re.findall(r"^## (.*)", text, re.MULTILINE) if part in PARTS]
+        assert parts == list(PARTS)
+        assert 5 <= text.count("<details><summary>") <= 8
+        assert text.count("<details><summary>") == text.count("</details>")
+
+    def test_its_exercises_are_those_of_its_solutions(self, name):
+        asked = checks(read(name))
+        assert 2 <= len(asked) <= 3
+        assert asked == checks(solution(name))
+        text = "\n".join(cell.source for cell in read(name).cells)
+        assert f"](solutions/{name}.ipynb)" in text
 
     def test_links_to_the_notebooks_before_and_after_it(self, name):
         first, *_, last = [c.source for c in read(name).cells if c.cell_type == "markdown"]
@@ -166,7 +190,9 @@ def check(made):
     assert ((shares.low <= shares.accuracy) & (shares.accuracy <= shares.high)).all()
     for stage, entry in made["stages"].items():
         assert any(path.endswith(".png") for path in entry["outputs"]), f"{stage}: no figure"
-        for cell in nbformat.read(f"{made['folder']}/{stage}.ipynb", as_version=4).cells:
+        executed = nbformat.read(f"{made['folder']}/{stage}.ipynb", as_version=4)
+        assert "is not solved yet" in str(executed), f"{stage}: the exercises are solved already"
+        for cell in executed.cells:
             told = [out.text for out in cell.get("outputs", ()) if out.get("name") == "stderr"]
             assert not told, f"{stage} writes to stderr: {told[0][:500]}"
 
@@ -184,6 +210,17 @@ def test_all_in_smoke(project, request):
 @pytest.mark.slow
 def test_all_in_quick_on_drawn_faces(project):
     check(suite.run("quick", "drawn", project=project))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_its_solutions_solve_its_exercises(project, name):
+    path = ROOT / "notebooks" / "solutions" / f"{name}.ipynb"
+    made = papermill.execute_notebook(path, project / "out.ipynb", progress_bar=False)
+    outputs = [out for cell in made.cells for out in cell.get("outputs", ())]
+    said = "".join(out.get("text", "") for out in outputs)
+    assert sorted(re.findall(r"Exercise (\d) is solved", said)) == sorted(checks(made))
+    assert "is not solved" not in said
 
 
 @pytest.mark.slow
