@@ -438,15 +438,15 @@ def _say_how_long(profile, stages, source, project):
     command = [sys.executable, "-c", _MEASURE, source]
     told = subprocess.run(command, capture_output=True, text=True)
     if told.returncode:
-        _say(f"It could not be measured: {told.stderr.strip().splitlines()[-1]}")
+        why = told.stderr.strip().split("\n")[-1]
+        _say(f"It could not be measured: {why or told.returncode}")
         return
     measured = float(told.stdout.split()[-1])
     slower = measured / known[profile]["seconds_per_epoch"]
     seconds = slower * sum(known[profile]["seconds"].get(stage, 0) for stage in stages)
-    _say(
-        f"An epoch of the recipe quick takes {measured:.0f} s, so this run takes about "
-        f"{max(1, seconds / 60):.0f} minutes. In a hurry? --profile smoke trains on few pictures."
-    )
+    minutes = f"{max(1, seconds / 60):.0f} minutes"
+    _say(f"An epoch of the recipe quick takes {measured:.0f} s, so this run takes about {minutes}.")
+    _say("In a hurry? Profile smoke trains on few pictures: --profile smoke, or PROFILE=smoke.")
 
 
 def _say(line):

@@ -251,7 +251,7 @@ def test_says_how_long_it_will_take(project, capsys, monkeypatch):
     suite.run("quick", "drawn:70", project=project, only=("01", "03"))
     assert "takes 20 s, so this run takes about 30 minutes." in capsys.readouterr().out
     suite.run("quick", "drawn:70", project=project, only=("01", "03"), parameters={"01.factor": 3})
-    assert "about 10 minutes. In a hurry? --profile smoke" in capsys.readouterr().out
+    assert "about 10 minutes.\nIn a hurry? Profile smoke" in capsys.readouterr().out
     suite.run("quick", "drawn:70", project=project, only=("03",))
     run(project, only=("03",))
     assert "Measuring" not in capsys.readouterr().out  # nothing to do, and nothing known of smoke
