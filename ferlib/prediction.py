@@ -35,6 +35,10 @@ COLUMNS = ("file", "left", "top", "width", "height", "score", *EMOTIONS, "emotio
 the whole picture was taken), seven probabilities, and the emotion with the highest one."""
 CSV_COLUMNS = (*COLUMNS, "model", "note")
 """What `predict_to_csv` writes; a picture without a face has one row with a note."""
+BATCH = 16
+"""How many pictures are looked at and classified together."""
+DIGITS = 4
+"""Decimals of scores and probabilities in a CSV: those behind them differ between processors."""
 
 _NO_FACE = "no face"
 _CHANNELS = ((), (1,), (3,), (4,))
@@ -330,7 +334,8 @@ def stream(source, *, model="compact", detect="auto", skip=frozenset()) -> Itera
         source: As for `predict`.
         model: As for `predict`.
         detect: As for `predict`.
-        skip: Names of pictures that are passed over.
+        skip: Names of pictures that are not yielded. Pictures are classified in the same groups
+            with it as without it, because rounding differs with the size of a batch.
 
     Yields:
         File; what it can be read from again; one tuple a face, in the order of `COLUMNS`; and
@@ -344,15 +349,18 @@ def stream(source, *, model="compact", detect="auto", skip=frozenset()) -> Itera
     if detect not in ("auto", True, False):
         raise ValueError(f'detect is {detect!r}; it must be "auto", True or False.')
     classify = _classifier(model)
-    items = (item for item in _items(source) if item[0] not in skip)
-    while some := list(islice(items, 16)):  # what is classified together
+    items = _items(source)
+    while some := list(islice(items, BATCH)):
+        if all(name in skip for name, _, _ in some):
+            continue
         looked = [_look(*item, detect) for item in some]
         crops = [face[-1] for _, _, faces, _ in looked for face in faces]
         answers = iter(classify(np.stack(crops)[..., None]) if crops else ())
         for file, picture, faces, problem in looked:
             pairs = zip(faces, answers, strict=False)
             rows = [(file, *box, *map(float, p), EMOTIONS[p.argmax()]) for (*box, _), p in pairs]
-            yield file, picture, rows, problem or ("" if rows else _NO_FACE)
+            if file not in skip:
+                yield file, picture, rows, problem or ("" if rows else _NO_FACE)
 
 
 def predict(source, *, model="compact", detect="auto") -> Predictions:
@@ -391,8 +399,9 @@ def predict(source, *, model="compact", detect="auto") -> Predictions:
 def predict_to_csv(source, out, *, model="compact", detect="auto", progress=True) -> Tally:
     """Predicts pictures by the thousand and writes a CSV as it goes.
 
-    Stopped and started again with the same CSV, it goes on where it stopped. A picture without
-    a face, or one that cannot be read, has one row that says so in the column `note`.
+    Stopped and started again with the same CSV, it continues where it stopped. A picture without
+    a face, or one that cannot be read, has one row that says so in the column `note`. Scores and
+    probabilities are rounded to four decimals; the emotion is that of the unrounded ones.
 
     Args:
         source: As for `predict`; usually a folder, or a list of folders and files.
@@ -419,9 +428,13 @@ def predict_to_csv(source, out, *, model="compact", detect="auto", progress=True
     with open(out, "a", buffering=1, **_TEXT) as file:
         for picture, _, rows, note in tqdm(pictures, unit="picture", **bar):
             blank = (picture, *[""] * (len(COLUMNS) - 1))
-            csv.writer(file).writerows((*row, name, note) for row in rows or [blank])
+            csv.writer(file).writerows((*_rounded(row), name, note) for row in rows or [blank])
             tally.count(picture, len(rows), note)
     return tally
+
+
+def _rounded(row: tuple) -> tuple:
+    return tuple(round(value, DIGITS) if isinstance(value, float) else value for value in row)
 
 
 def _resume(out: Path, model: str) -> tuple[Tally, set[str]]:
