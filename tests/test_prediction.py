@@ -592,6 +592,14 @@ def test_an_export_of_another_model_is_not_used(model, onnx, face, network, tmp_
     assert np.abs(got - answers(network, face)).max() > 0.01
 
 
+def int8_weights(path) -> list[np.ndarray]:
+    """Gives the kernels of an exported model that are 8-bit integers."""
+    import onnx
+
+    stored = [onnx.numpy_helper.to_array(x) for x in onnx.load(path).graph.initializer]
+    return [values for values in stored if values.dtype == np.int8 and values.ndim == 4]
+
+
 def test_an_8_bit_export_answers_nearly_the_same(model, network, onnx, faces, tmp_path):
     stack = np.asarray(faces.images)
     out = prediction.export(model, tmp_path / "small.onnx", int8=True, calibration=stack[:100])
@@ -599,6 +607,8 @@ def test_an_8_bit_export_answers_nearly_the_same(model, network, onnx, faces, tm
     expected = np.asarray(network(stack[..., None]))
     assert (got.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
     assert 0 < np.abs(got - expected).max() < 0.3
+    weights = int8_weights(out)
+    assert weights and all(np.abs(values.astype(int)).max() <= 64 for values in weights)
     with pytest.raises(ValueError, match="calibration"):
         prediction.export(model, int8=True)
     with pytest.raises(ValueError, match="'onyx'"):
@@ -607,17 +617,14 @@ def test_an_8_bit_export_answers_nearly_the_same(model, network, onnx, faces, tm
 
 
 @pytest.mark.slow
-def test_8_bits_cost_the_shipped_model_at_most_half_a_point(fer2013, tmp_path):
+@pytest.mark.parametrize("name", ["tiny", "compact", "accurate"])
+def test_8_bits_cost_a_shipped_model_at_most_half_a_point(name, fer2013, tmp_path):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
-    if "compact" not in zoo.shipped():
-        pytest.skip("no model is shipped yet")
     data = cleaning.prepare(fer2013, cache=tmp_path)
     val, train = data.of("val"), data.of("train").sample(500)
-    exact = prediction.export("compact", tmp_path / "exact.onnx")
-    small = prediction.export(
-        "compact", tmp_path / "small.onnx", int8=True, calibration=train.images
-    )
+    exact = prediction.export(name, tmp_path / "exact.onnx")
+    small = prediction.export(name, tmp_path / "small.onnx", int8=True, calibration=train.images)
     images, names = np.asarray(val.images), np.array(EMOTIONS)[val.labels]
     exact, small = (
         (prediction.predict(images, model=path).to_frame().emotion == names).mean()
