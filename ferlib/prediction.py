@@ -265,8 +265,8 @@ def export(model, out=None, *, to="onnx", int8=False, calibration=None) -> Path:
     """Writes a model for onnxruntime, in float32 or in 8-bit integers.
 
     In the 8-bit form convolutions are integer: the ranges of their inputs are means over batches
-    of calibration pictures, their weights have a scale for each channel (onnxruntime's QDQ) and
-    use 7 of the 8 bits. Processors without VNNI add up two products in 16 bits, which overflow
+    of eight calibration pictures, their weights have a scale for each channel (onnxruntime's QDQ)
+    and use 7 of the 8 bits. Processors without VNNI add two products in 16 bits, which overflow
     where weights use all 8.
 
     Args:
@@ -315,7 +315,7 @@ def _quantise(path: str, pictures: np.ndarray) -> str:
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Batches(CalibrationDataReader):
-        batches = iter(np.array_split(pictures, -(-len(pictures) // 32)))
+        batches = iter(np.array_split(pictures, -(-len(pictures) // 8)))
 
         def get_next(self):
             return next(({"images": batch} for batch in self.batches), None)
