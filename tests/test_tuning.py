@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import psutil
 import pytest
 
 from ferlib import distributed, drawn, files, models, recipes, training, tuning
+
+KILLED = "ended with status" if sys.platform == "win32" else "was killed by signal 9"
 
 
 def space(hp, base):
@@ -215,7 +218,7 @@ def test_sigkill_in_the_middle_of_a_trial(tmp_path):
     history = tmp_path / "killed/trials/trial_1/history.csv"
     while not history.exists() and killed.poll() is None:
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
+    killed.kill()
     killed.communicate()
     assert len(tuning.read_trials(tmp_path / "killed")) == 1
     for out in ("killed", "whole"):
@@ -255,9 +258,10 @@ def test_trials_csv_is_written_anew(faces, fake, tmp_path):
 
 
 SUPERVISOR = """
-import sys
+import signal, sys
 from ferlib import distributed
 out, workers, *command = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 distributed.run([sys.executable, "-c", *command], out, workers=int(workers))
 """
 
@@ -273,7 +277,7 @@ time.sleep(100)
 """
 
 TRIAL = """
-import os, pathlib, signal, sys
+import pathlib, psutil, sys
 from ferlib import drawn, recipes, tuning
 from keras_tuner.engine.base_tuner import BaseTuner
 out = pathlib.Path(sys.argv[1])
@@ -287,7 +291,7 @@ def end_and_die(self, trial):
     end(self, trial)
     if trial.trial_id == "1" and not (out / "died").exists():
         (out / "died").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+        psutil.Process().kill()
 BaseTuner.on_trial_end = end_and_die
 faces = drawn.draw(140, seed=1)
 tuning.tune(faces, out, trials=5, epochs=6, base=base, space=space, method="random")
@@ -357,8 +361,8 @@ def test_dead_workers_are_started_again_and_no_trial_is_lost(faces, fake, tmp_pa
     told = supervisor.communicate(timeout=400)[0]
     assert supervisor.returncode == 0, told
     assert (out / "died").exists()
-    assert told.count("was killed by signal 9; it is started again") == 2
-    assert f"{tuner} was killed" in told and told.count("val accuracy") == 5
+    assert len(re.findall(f"{KILLED}.*; it is started again", told)) == 2
+    assert f"{tuner} {KILLED}" in told and told.count("val accuracy") == 5
     check_trials(out, values)
     assert list(pd.read_csv(folder / "history.csv").epoch) == [1, 2, 3, 4, 5, 6]
 
@@ -371,13 +375,13 @@ def test_a_dead_supervisor_or_chief_stops_all_and_one_process_continues(faces, f
     wait_for(lambda: in_the_middle(out), supervisor)
     several = children(supervisor)
     supervisor.kill()
-    assert len(several) == 3 and not psutil.wait_procs(several.values(), timeout=20)[1]
+    assert len(several) == 3 and not psutil.wait_procs(several.values(), timeout=120)[1]
     supervisor = supervise(out, TRIAL)
     wait_for(lambda: len(tuning.read_trials(out)) == 2, supervisor)
     several = wait_for(lambda: len(children(supervisor)) == 3 and children(supervisor), supervisor)
     several["chief"].kill()
-    told = supervisor.communicate(timeout=100)[0]
-    assert supervisor.returncode == 1 and "The chief was killed by signal 9" in told
+    told = supervisor.communicate(timeout=300)[0]
+    assert supervisor.returncode == 1 and f"The chief {KILLED}" in told
     assert len(several) == 3 and not any(p.is_running() for p in several.values())
     kept = {p: p.stat().st_mtime_ns for p in out.glob("trials/trial_*/metrics.json")}
     assert len(kept) >= 2 and len(pd.read_csv(out / "trials.csv")) >= 2
@@ -391,10 +395,12 @@ def test_no_process_outlives_the_supervisor(name, tmp_path):
     supervisor = supervise(tmp_path, IDLE.format(dies=False), workers=3)
     several = wait_for(lambda: len(children(supervisor)) == 4 and children(supervisor), supervisor)
     second = supervise(tmp_path, IDLE.format(dies=False))
+    if name == "SIGINT" and sys.platform == "win32":
+        pytest.skip("Windows sends Ctrl-C to all processes of a console, not to one")
     assert "is in use by process" in second.communicate()[0] and second.returncode == 1
-    supervisor.send_signal(getattr(signal, name))
-    supervisor.communicate(timeout=30)
-    _, left = psutil.wait_procs(several.values(), timeout=20)
+    supervisor.kill() if name == "SIGKILL" else supervisor.send_signal(getattr(signal, name))
+    supervisor.communicate(timeout=120)
+    _, left = psutil.wait_procs(several.values(), timeout=120)
     assert supervisor.returncode and not left
 
 
