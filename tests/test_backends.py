@@ -98,9 +98,13 @@ def start(folder, code, *arguments, backend, **more):
     environment = {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
     environment |= {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3", **more}
     return subprocess.Popen(
-        [python(backend), *(["-c", code] if code else ["-m", "ferlib"]), *arguments], cwd=folder,
-        env=inherited | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [python(backend), *(["-c", code] if code else ["-m", "ferlib"]), *arguments],
+        cwd=folder,
+        env=inherited | environment,
+        encoding="utf-8",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def train(folder, out, recipe=RECIPE, *, devices="one", **more):

@@ -36,7 +36,7 @@ sys.meta_path.insert(0, Lacks())"""
 
 def refused(folder):
     """Says why `kaggle kernels push -p FOLDER` would refuse it: the checks of kaggle 2.2.5."""
-    meta = json.loads((folder / "kernel-metadata.json").read_text())
+    meta = json.loads((folder / "kernel-metadata.json").read_bytes())
     owner, _, slug = meta["id"].partition("/")
     if len(meta["title"]) < 5:
         return "Title must be at least five characters"
@@ -57,7 +57,7 @@ def refused(folder):
     for source in meta["dataset_sources"]:
         if not re.fullmatch("[^/]+/[^/]+(/[^/]+)?", source):
             return "Invalid dataset specification " + source
-    sent = json.loads((folder / meta["code_file"]).read_text(encoding="utf-8"))
+    sent = json.loads((folder / meta["code_file"]).read_bytes())
     for cell in sent["cells"]:
         cell["source"] = "".join(cell["source"])
     return "The source exceeds 1 MB" if len(json.dumps(sent)) > 1_000_000 else None
@@ -72,7 +72,7 @@ def test_a_folder_that_kaggle_takes(notebook, tmp_path):
     nbformat.validate(made)
     cells = [[c.source for c in nb.cells if c.cell_type == "code"] for nb in (made, source)]
     assert cells[0][1:] == cells[1][1:]
-    assert "git+https" not in cells[0][0] and str(ROOT) not in path.read_text()
+    assert "git+https" not in cells[0][0] and str(ROOT) not in path.read_text(encoding="utf-8")
     uses_a_model = any("stage.model(" in source for source in cells[0])
     assert (tmp_path / "ferlib-weights").exists() == uses_a_model
 
@@ -81,7 +81,7 @@ def test_metadata(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("KAGGLE_USERNAME", raising=False)
     assert main(["kernel", "03", "--for", "kaggle", "--out", str(tmp_path)]) == 0
     assert kernels.NOBODY in capsys.readouterr().out
-    meta = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    meta = json.loads((tmp_path / "kernel-metadata.json").read_bytes())
     assert meta["id"] == f"{kernels.NOBODY}/ferlib-03-cnn-training"
     assert meta["enable_gpu"] and meta["is_private"] and not meta["enable_internet"]
     weights = [f"{kernels.NOBODY}/{kernels.WEIGHTS}"] * (tmp_path / kernels.WEIGHTS).exists()
@@ -89,17 +89,17 @@ def test_metadata(tmp_path, monkeypatch, capsys):
     arguments = ["kernel", "01", "--for", "kaggle", "--out", str(tmp_path), "--user", "someone"]
     assert main(arguments) == 0
     assert kernels.NOBODY not in capsys.readouterr().out
-    meta = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    meta = json.loads((tmp_path / "kernel-metadata.json").read_bytes())
     assert meta["id"] == "someone/ferlib-01-exploration" and not meta["enable_gpu"]
     for notebook, needed in (("04", True), ("05", False)):
         out = tmp_path / f"colab{notebook}"
         assert main(["kernel", notebook, "--for", "colab", "--out", str(out)]) == 0
         (path,) = out.iterdir()
-        assert ("%pip install -q keras-tuner" in path.read_text()) == needed
+        assert ("%pip install -q keras-tuner" in path.read_text(encoding="utf-8")) == needed
     with pytest.raises(ValueError, match="would be overwritten"):
         kernels.pack(path, to="colab", out=out)
     kernels.pack("05", out=tmp_path)
-    meta = json.loads((tmp_path / "kernel-metadata.json").read_text())
+    meta = json.loads((tmp_path / "kernel-metadata.json").read_bytes())
     assert meta["enable_gpu"] and meta["enable_internet"]
 
 
@@ -137,8 +137,8 @@ def test_a_model_that_is_too_large_lies_beside_the_notebook(with_models, tmp_pat
     assert main(arguments) == 0
     assert f"kaggle datasets create -p {out / 'ferlib-weights'}" in capsys.readouterr().out
     assert refused(out) is None
-    meta = json.loads((out / "kernel-metadata.json").read_text())
-    about = json.loads((out / "ferlib-weights" / "dataset-metadata.json").read_text())
+    meta = json.loads((out / "kernel-metadata.json").read_bytes())
+    about = json.loads((out / "ferlib-weights" / "dataset-metadata.json").read_bytes())
     assert about["id"] in meta["dataset_sources"] and len(about["licenses"]) == 1
     assert 6 <= len(about["title"]) <= 50 and 6 <= len(about["id"].split("/")[1]) <= 50
     assert {path.name for path in (out / "ferlib-weights").glob("*.keras")} == {"compact.keras"}
@@ -152,7 +152,7 @@ def write_csv(path, n):
     usage = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
     order = np.argsort([list(usage).index(split) for split in data.split], kind="stable")
     path.parent.mkdir(parents=True)
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["emotion", "pixels", "Usage"])
         for i in order:
@@ -199,7 +199,7 @@ class Host:
             ["unshare", "-rmnp", "--fork", "sh", "-c", self.script(), "sh", *command],
             env=environment | {"PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
 
     def papermill(self, notebook, executed, *arguments):
@@ -272,12 +272,13 @@ def test_the_first_cell_installs_ferlib_from_the_repository(tmp_path):
     git = ["git", "-C", repository, "-c", "user.name=x", "-c", "user.email=x"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *command], check=True)
-    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project["urls"]["Repository"]
 
     # What a host ships: every package here but ferlib, and google.colab.
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "host"], check=True)
     (site,) = (tmp_path / "host").glob("lib/python*/site-packages")
-    (site / "shipped.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "shipped.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     (site / "google" / "colab").mkdir(parents=True)
     (site / "google" / "colab" / "__init__.py").touch()
     before = set(os.listdir(site))
@@ -287,7 +288,7 @@ def test_the_first_cell_installs_ferlib_from_the_repository(tmp_path):
     python = tmp_path / "host" / "bin" / "python"
     notebook = ROOT / "notebooks" / "01_exploration.ipynb"
     given = ["-p", "profile", "smoke", "-p", "data", "drawn:70", "-p", "out", "out"]
-    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "encoding": "utf-8"}
     told = subprocess.run([python, "-c", "import papermill, ferlib"], **options)
     assert "No module named 'ferlib'" in told.stderr
     command = [python, "-m", "papermill", notebook, "out.ipynb", "--no-progress-bar", *given]

@@ -20,7 +20,7 @@ from conftest import ROOT
 
 from ferlib import cleaning, recipes, suite, training
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 NAMES = (
     "01_exploration",
@@ -240,7 +240,7 @@ def test_error_analysis_of_a_model_without_mistakes(project):
     given = dict(data=data, models=str(file), split="train", out=str(out))
     with_kernel = dict(cwd=project / "notebooks", progress_bar=False, start_timeout=600)
     papermill.execute_notebook(NOTEBOOKS["06_error_analysis"], None, given, **with_kernel)
-    answers = json.loads((out / "metrics.json").read_text())
+    answers = json.loads((out / "metrics.json").read_bytes())
     assert answers["models"]["perfect"]["metrics"]["accuracy"]["value"] == pytest.approx(1)
     assert answers["confused_pairs"] == []
 
@@ -258,8 +258,8 @@ def test_a_training_killed_in_the_middle_goes_on_and_ends_the_same(project):
     while not history.exists() or len(pd.read_csv(history)) < 2:
         assert runner.poll() is None, "the run ended before its second epoch"
         time.sleep(0.2)
-    os.kill(runner.pid, signal.SIGKILL)
-    os.kill(int((stage / ".pid").read_text()), signal.SIGKILL)
+    runner.kill()
+    psutil.Process(int((stage / ".pid").read_text(encoding="utf-8"))).kill()
     runner.wait()
     assert not (stage / "compact" / "model.keras").exists()
 

@@ -330,12 +330,12 @@ def folder(face, faces, tmp_path):
     for number, image in enumerate(faces.images[:5]):
         Image.fromarray(np.asarray(image)).save(place / f"good {number}.png")
     Image.fromarray(face).save(place / "deep" / "deeper" / "UPPER.JPG", quality=95)
-    (place / "notes.txt").write_text("not a picture, and not called one")
+    (place / "notes.txt").write_text("not a picture, and not called one", encoding="utf-8")
     (place / "bomb.png").write_bytes(bomb(30_000))
     (place / "small bomb.png").write_bytes(bomb(10_000))
     jpeg = encoded(Image.fromarray(face), "JPEG")
     (place / "truncated.jpg").write_bytes(jpeg[: len(jpeg) // 2])
-    (place / "text.png").write_text("these are words")
+    (place / "text.png").write_text("these are words", encoding="utf-8")
     (place / "empty.png").write_bytes(b"")
     Image.new("L", (1, 1)).save(place / "dot.png")
     (place / "deep" / "loop").symlink_to(place, target_is_directory=True)
@@ -458,10 +458,10 @@ def test_a_csv_of_another_model_or_kind_is_left_alone(network, model, faces, tmp
     assert out.read_bytes() == before
 
     table = tmp_path / "budget.csv"
-    table.write_text("month,amount\nMay,3\n")
+    table.write_text("month,amount\nMay,3\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"budget\.csv is not a CSV of predictions"):
         prediction.predict_to_csv(stack, table, model=network)
-    assert table.read_text() == "month,amount\nMay,3\n"
+    assert table.read_text(encoding="utf-8") == "month,amount\nMay,3\n"
 
     with pytest.raises(FileNotFoundError, match="no such model"):
         prediction.predict_to_csv(stack, tmp_path / "new.csv", model="no such model.keras")
@@ -506,7 +506,10 @@ print(prediction.predict_to_csv(pictures, out, model=model), peak())
 """
     arguments = [str(tmp_path / "in"), str(tmp_path / "out.csv"), str(model)]
     told = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
     ).stdout.split()
     early, late = float(told[0]), float(told[1])
     assert "20,000 pictures, 20,000 faces" in " ".join(told)
@@ -533,7 +536,7 @@ def test_importing_prediction_imports_no_keras():
         "import sys, ferlib.prediction; print([m for m in ('keras', 'pandas') if m in sys.modules])"
     )
     told = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True
     )
     assert told.stdout.strip() == "[]"
 

@@ -37,7 +37,8 @@ def rows(form: str = "{e},{p},{u}", n: int = N) -> list[str]:
 
 def write(path: Path, header: str = "emotion,pixels,Usage", lines=None, end="\n") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([header, *(rows() if lines is None else lines)]) + end)
+    text = "\n".join([header, *(rows() if lines is None else lines)]) + end
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -115,7 +116,7 @@ def test_challenge_folder(tmp_path):
     write(tmp_path / "test.csv", "pixels", [text(image) for image in IMAGES[40:]])
     write(tmp_path / "icml_face_data.csv", "emotion, Usage, pixels", rows("{e},{u},{p}"))
     write(tmp_path / "fer2013" / "fer2013.csv")
-    (tmp_path / "fer2013" / "README").write_text("see the challenge")
+    (tmp_path / "fer2013" / "README").write_text("see the challenge", encoding="utf-8")
     pack(tmp_path / "fer2013", tmp_path / "fer2013.tar.gz")
     shutil.rmtree(tmp_path / "fer2013")
     data = load(tmp_path)
@@ -197,7 +198,7 @@ def test_pictures_of_any_size_and_mode(tmp_path, ending, mode):
 def test_archives(tmp_path, suffix, shape):
     inside = tmp_path / "inside" / "deep"
     write(inside / "fer2013.csv") if shape == "csv" else folders(inside)
-    (inside / "notes.txt").write_text("not needed")
+    (inside / "notes.txt").write_text("not needed", encoding="utf-8")
     path = pack(tmp_path / "inside", tmp_path / f"fer{suffix}")
     shutil.rmtree(tmp_path / "inside")
     check(load(path))
@@ -623,7 +624,7 @@ def test_import_is_light():
     heavy = ["pandas", "sklearn", "keras", "tensorflow", "PIL", "kagglehub"]
     code = f"import ferlib.cleaning, sys; print([m for m in {heavy} if m in sys.modules])"
     command = [sys.executable, "-c", code]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, cwd=ROOT)
     assert run.stdout.strip() == "[]"
 
 

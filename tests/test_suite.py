@@ -112,7 +112,7 @@ def test_a_changed_file_that_a_parameter_names_is_a_change(project, capsys, monk
     own = 'models: str = ""  # files, with commas between\n'
     write(project, "01_first", "(here / 'said.txt').write_text(models)", own=own, makes=["*.txt"])
     monkeypatch.chdir(project)
-    Path("mine.keras").write_text("one")
+    Path("mine.keras").write_text("one", encoding="utf-8")
     options = {"only": ("01",), "parameters": {"01.models": "compact,mine.keras"}}
     run(project, **options)
     said = (project / "runs" / "smoke" / "01_first" / "said.txt").read_text()
@@ -120,7 +120,7 @@ def test_a_changed_file_that_a_parameter_names_is_a_change(project, capsys, monk
     capsys.readouterr()
     run(project, **options)
     assert notebooks_run(capsys) == []
-    Path("mine.keras").write_text("two!")
+    Path("mine.keras").write_text("two!", encoding="utf-8")
     run(project, **options)
     assert notebooks_run(capsys) == ["01_first"]
 

@@ -52,7 +52,7 @@ VARIATIONS = {
 def summary(out: Path) -> pd.DataFrame:
     """Puts together all finished trainings in a folder, whichever process made them."""
     rows = [
-        {"variation": name, **json.loads(path.read_text())}
+        {"variation": name, **json.loads(path.read_bytes())}
         for name in VARIATIONS
         for path in sorted((out / name.replace(" ", "_")).glob("*/metrics.json"))
     ]

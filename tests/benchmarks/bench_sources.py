@@ -45,7 +45,11 @@ def measure(way: str, path: str, cache: str) -> dict:
     command = [sys.executable, __file__, path, "--way", way, "--cache", cache]
     root = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": root}
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+        env=os.environ | {"PYTHONPATH": root},
     )
     return json.loads(done.stdout)
 
@@ -53,7 +57,7 @@ def measure(way: str, path: str, cache: str) -> dict:
 def write_noise(path: Path, n: int = 35_887):
     """Writes a csv of the size of FER2013 (about 300 MB)."""
     rng, words = np.random.default_rng(0), [str(value) for value in range(256)]
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write("emotion,pixels,Usage\n")
         for i in range(n):
             pixels = " ".join([words[v] for v in rng.integers(60, 256, 2304).tolist()])
