@@ -67,8 +67,9 @@ def pack(
         `dataset-metadata.json`.
 
     Raises:
-        FileNotFoundError: If there is no such notebook.
-        ValueError: If it has no cell that imports ferlib, is too large, or lies in `out` itself.
+        FileNotFoundError: If there is no such file.
+        ValueError: If no notebook has that name, or it has no cell that imports ferlib, is too
+            large, or lies in `out` itself.
     """
     import nbformat
 

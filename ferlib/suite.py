@@ -79,7 +79,7 @@ def pick(prefix: str, names: dict[str, Any]) -> str:
     """
     found = [name for name in names if prefix and name.startswith(prefix)]
     if len(found) != 1:
-        raise ValueError(f"{prefix!r} means no notebook of this run: {', '.join(names)}.")
+        raise ValueError(f"{prefix!r} means no notebook; there are {', '.join(names)}.")
     return found[0]
 
 
