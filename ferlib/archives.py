@@ -133,7 +133,7 @@ class Tree:
 
 
 def kind_of(head: bytes, name: str = "") -> str:
-    """Tells what a file is by its first bytes.
+    r"""Tells what a file is by its first bytes.
 
     Args:
         head: Its first 1,024 bytes, or all of them.
@@ -143,7 +143,7 @@ def kind_of(head: bytes, name: str = "") -> str:
         As `File.kind`; also "zip", "tar", "gzip", "bzip2" and "xz".
 
     Example:
-        >>> kind_of(b"PK\\3\\4"), kind_of(b"emotion,pixels\\n"), kind_of(b"<html>", "fer2013.csv")
+        >>> kind_of(b"PK\3\4"), kind_of(b"emotion,pixels\n"), kind_of(b"<html>", "fer2013.csv")
         ('zip', 'table', 'a web page, perhaps a login: download the file itself')
     """
     known = [kind for kind, starts in _MAGIC.items() if head.startswith(starts)]
@@ -196,17 +196,17 @@ def walk(root: Path) -> Tree:
     """
     tree = Tree()
     if root.is_file():
-        _add(tree, root.name, str(root), os.stat(root))
+        _add(tree, root.name, str(root), root.stat())
         return tree
     if not root.is_dir():
         tree.leave_out(root.name, _NOT_REGULAR)
         return tree
-    above = {_identity(os.stat(folder)) for folder in root.resolve().parents}
+    above = {_identity(folder.stat()) for folder in root.resolve().parents}
     seen = set()
     folders, links, linked_files = [("", str(root))], [], []
     while folders or links:
         name, path = folders.pop() if folders else links.pop(0)
-        identity = _identity(os.stat(path))
+        identity = _identity(Path(path).stat())
         if identity in seen or identity in above:
             tree.leave_out(name, "a link to a folder above or to one that is read already")
             continue

@@ -143,7 +143,7 @@ def mapping(option: str | Path | Mapping | None) -> dict[str, str | None]:
                 f'such as {{"angry": "negative", "neutral": null}} ({error}).'
             ) from error
     names = [option] if not isinstance(option, Mapping) else [*option.values()]
-    if not names or any(not (name is None or isinstance(name, str) and name) for name in names):
+    if not names or any(not (name is None or (isinstance(name, str) and name)) for name in names):
         raise ValueError('labels: wanted is old name to class, as {"0": "bored", "1": null}.')
     return {canonical(str(old)): new and new.strip() for old, new in option.items()}
 

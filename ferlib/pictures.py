@@ -82,9 +82,9 @@ def open_picture(source: Any) -> "Image.Image":
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
     if isinstance(source, (str, Path)) or hasattr(source, "read"):
-        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-            with Image.open(source, formats=formats()) as image:
-                return open_picture(image)
+        too_large = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
+        with too_large, Image.open(source, formats=formats()) as image:
+            return open_picture(image)
     if not isinstance(source, Image.Image):
         source = Image.fromarray(_to_8_bits(np.asarray(source)))
     image = ImageOps.exif_transpose(source)

@@ -322,9 +322,9 @@ class Reader:
         faults = []
         for folder in self.tree.folders:
             its_root, _, label = folders.place(folder)
-            if its_root == root and label and is_emotion(label) and folder not in filled:
-                if not any(name.startswith(f"{folder}/") for name in filled):
-                    faults.append(Fault(folder, None, "an empty folder"))
+            empty = not any(f"{name}/".startswith(f"{folder}/") for name in filled)
+            if its_root == root and label and is_emotion(label) and empty:
+                faults.append(Fault(folder, None, "an empty folder"))
         return faults
 
 

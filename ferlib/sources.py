@@ -157,7 +157,8 @@ def _find(options: dict) -> FERData:
     if os.path.lexists(raw) and not reading.is_empty(archives.walk(raw)):
         return load(raw, **options)
     reason = None
-    for place in (*sorted(path for mount in MOUNTS for path in glob.glob(mount)), HANDLE):
+    places = [path for mount in MOUNTS for path in sorted(glob.glob(mount))]  # noqa: PTH207
+    for place in (*places, HANDLE):
         try:
             return load(place, **options)
         except (FileNotFoundError, reading.Unreadable) as error:
@@ -175,11 +176,12 @@ def _find(options: dict) -> FERData:
 
 def _mark(path: str | Path) -> list:
     """Returns size and time of change of a file and, but for a picture, a digest of stretches."""
-    stat = os.stat(path)
-    if archives.is_picture_name(str(path)):
+    path = Path(path)
+    stat = path.stat()
+    if archives.is_picture_name(path.name):
         return [stat.st_size, stat.st_mtime_ns]
     digest = hashlib.blake2b(digest_size=8)
-    with open(path, "rb", buffering=0) as file:
+    with path.open("rb", buffering=0) as file:
         for start in np.linspace(0, max(0, stat.st_size - 8192), 32).astype(int).tolist():
             file.seek(start)
             digest.update(file.read(8192))

@@ -360,7 +360,7 @@ def test_arrays(tmp_path):
         np.save(folder / f"y_{split}.npy", np.eye(7)[LABELS[SPLIT == split]])
     check(load(folder))
     np.savez(tmp_path / "d.npz", a=IMAGES, b=LABELS)
-    with pytest.raises(ValueError, match="(?s)d.npz/a.npy.*X_train and y_train"):
+    with pytest.raises(ValueError, match=r"(?s)d.npz/a.npy.*X_train and y_train"):
         load(tmp_path / "d.npz")
     np.savez(tmp_path / "e.npz", x=IMAGES, y=LABELS[:-1])
     with pytest.raises(ValueError, match="84 pictures, and labels"):

@@ -140,8 +140,8 @@ def test_folders_restore_official_split_and_order(tmp_path, form):
 
 
 def test_folders_with_other_names_and_spellings(tmp_path):
-    spell = dict(zip(EMOTIONS, ["ANGER", "Disgust", "fear", "Happiness", "sad", "5_Surprise", "Neutral"],
-                     strict=True))  # fmt: skip
+    spelled = ["ANGER", "Disgust", "fear", "Happiness", "sad", "5_Surprise", "Neutral"]
+    spell = dict(zip(EMOTIONS, spelled, strict=True))
     part = {"train": "Train", "val": "Validation", "test": "TEST"}
     for i in range(N):
         path = tmp_path / "images" / part[SPLIT[i]] / spell[EMOTIONS[LABELS[i]]] / f"im{i:03d}.png"
