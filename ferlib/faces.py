@@ -26,6 +26,7 @@ _ARCHIVE = re.compile(r"\.(zip|tar|tgz|gz)$", re.IGNORECASE)
 _WORDS = re.compile(r"(?i:public|private)[\W_]*(?i:test)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
+@functools.lru_cache(1000)
 def split_of(word: str) -> str:
     """Returns the split that a word means, "" for none.
 

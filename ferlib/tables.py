@@ -5,6 +5,7 @@ FER2013's own csv is 300 MB of numbers in text; its rows are parsed by NumPy, on
 
 import codecs
 import csv
+import functools
 import io
 import json
 import re
@@ -337,6 +338,7 @@ def majority(votes: list[float]) -> str:
     return FERPLUS[votes.index(most)] if votes.count(most) == 1 else "unknown"
 
 
+@functools.lru_cache(1000)
 def _text(cell: bytes) -> str:
     """Returns a cell as text; a label such as 3.0 is 3."""
     try:
@@ -362,8 +364,10 @@ def parse_pixels(text: bytes) -> np.ndarray:
         >>> parse_pixels(b"7 " * 2304)[0, :3]
         array([7, 7, 7], dtype=uint8)
     """
-    text = text.translate(_TO_BLANKS)
     values = _numbers(text, np.int64)
+    if values is None:  # unusual
+        text = text.translate(_TO_BLANKS)
+        values = _numbers(text, np.int64)
     if values is None:
         values = _numbers(text, np.float64)
     if values is None:
