@@ -81,7 +81,7 @@ class Classifier:
         """How its input and output are read, in one line."""
         height, width, channels = self.shape
         return (
-            f"pictures as {height}x{width}x{channels}, pixels {self.scaling}, "
+            f"{height}x{width}x{channels}, pixels {self.scaling}, "
             f"outputs {order_name(self.classes)}{' (logits)' * self.logits}"
         )
 
