@@ -23,6 +23,11 @@ DEATHS = 5
 
 KEPT = "Finished trials are kept; the same command goes on."
 
+_OF_ITS_OWN = {"start_new_session": True}
+"""How a process is started so that Ctrl-C is for the supervisor alone."""
+if sys.platform == "win32":
+    _OF_ITS_OWN = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+
 
 def run(command, out, *, workers: int, address: str = "", join: str = "") -> None:
     """Runs a search in several processes, until it ends.
@@ -68,7 +73,7 @@ def run(command, out, *, workers: int, address: str = "", join: str = "") -> Non
                 env={**common, "KERASTUNER_TUNER_ID": name},
                 stdin=subprocess.PIPE,
                 stdout=sys.stdout if name == "chief" else subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the supervisor alone
+                **_OF_ITS_OWN,
             )
             processes.callback(process.wait)
             processes.callback(process.kill)

@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import sys
+import time
 
 
 def write(path, text: str):
@@ -10,7 +12,7 @@ def write(path, text: str):
 
     Args:
         path: Where to write; its folder is made.
-        text: What to write, in UTF-8.
+        text: What to write, in UTF-8, with its line ends as they are.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,6 +24,30 @@ def write(path, text: str):
 def write_json(path, value):
     """Writes a value as indented JSON in one step."""
     write(path, json.dumps(value, indent=1) + "\n")
+
+
+def replace(new, path, *, wait: float = 10):
+    """Puts a file in another's place in one step.
+
+    Windows refuses that while any process has the other open, if only to scan it for viruses.
+
+    Args:
+        new: The file to move; in the same folder, or at least on the same disk.
+        path: Where to; a file there is replaced.
+        wait: Seconds during which it is tried again on Windows.
+
+    Raises:
+        OSError: If it cannot be done.
+    """
+    end = time.monotonic() + wait
+    while True:
+        try:
+            os.replace(new, path)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > end:
+                raise
+            time.sleep(0.05)
 
 
 def hold(folder, *, wait: float):
@@ -42,11 +68,12 @@ def hold(folder, *, wait: float):
     try:
         held = FileLock(folder / ".lock", is_singleton=True).acquire(timeout=wait)
     except Timeout:
+        process = owner.read_text(encoding="utf-8") if owner.exists() else "?"
         raise RuntimeError(
-            f"{folder} is in use by process {owner.read_text() if owner.exists() else '?'}. Wait "
-            "until it ends, or choose another folder (--name of a run, out of a training)."
+            f"{folder} is in use by process {process}. Wait until it ends, or choose another "
+            "folder (--name of a run, out of a training)."
         ) from None
-    owner.write_text(str(os.getpid()))
+    owner.write_text(str(os.getpid()), encoding="utf-8")
     return held
 
 

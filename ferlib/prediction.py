@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ferlib import pictures
+from ferlib import files, pictures
 from ferlib.labels import EMOTIONS, PALETTE
 
 CROP = 64
@@ -306,7 +306,7 @@ def export(model, out=None, *, to="onnx", int8=False, calibration=None) -> Path:
         whole = onnx.load(made)
         onnx.helper.set_model_props(whole, {"made_from": _digest(file)})
         onnx.save(whole, made)
-        os.replace(made, out)
+        files.replace(made, out)
     return out
 
 
@@ -465,5 +465,5 @@ def _resume(out: Path, model: str) -> tuple[Tally, set[str]]:
                 writer.writerows(group)
                 tally.count(file, 0 if note else len(group), note)
                 done.add(file)
-        os.replace(new.name, out)
+        files.replace(new.name, out)
     return tally, done
