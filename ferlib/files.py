@@ -17,8 +17,8 @@ def write(path, text: str):
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    unfinished.write_text(text, encoding="utf-8", newline="")
+    replace(unfinished, path)
 
 
 def write_json(path, value):

@@ -311,6 +311,7 @@ def run(
     folder = project / "runs" / (name or profile)
     # A kernel must find this ferlib, also where it is not installed.
     os.environ["PYTHONPATH"] = f"{PACKAGE.parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    os.environ.pop("MPLBACKEND", None)  # "agg", as many servers set it, would show no figure
     with files.hold(folder, wait=0):
         loaded = sources.load(data)
         source = str(data or os.environ.get("FERLIB_DATA", ""))
@@ -436,7 +437,7 @@ def _say_how_long(profile, stages, source, project):
         return
     _say("Measuring how fast this machine trains ...")
     command = [sys.executable, "-c", _MEASURE, source]
-    told = subprocess.run(command, capture_output=True, text=True)
+    told = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if told.returncode:
         why = told.stderr.strip().split("\n")[-1]
         _say(f"It could not be measured: {why or told.returncode}")
@@ -476,7 +477,8 @@ def _revision():
     if not shutil.which("git"):
         return None
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+"]
-    told = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)
+    options = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+    told = subprocess.run(command, cwd=PACKAGE.parent, **options)
     return told.stdout.strip() or None
 
 

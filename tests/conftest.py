@@ -3,10 +3,14 @@
 import os
 from pathlib import Path
 
-os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("PYTHONUTF8", "1")  # what tests start prints UTF-8, on Windows too
+os.environ.pop("MPLBACKEND", None)  # kernels inherit it, and would show no figure
 
+import matplotlib
 import pytest
+
+matplotlib.use("agg")
 
 ROOT = Path(__file__).resolve().parent.parent
 
