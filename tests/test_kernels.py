@@ -264,6 +264,7 @@ def test_finds_the_models_that_lie_in_a_data_set(host, with_models, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="looks for a POSIX environment's folders")
 def test_the_first_cell_installs_ferlib_from_the_repository(tmp_path):
     repository = tmp_path / "repository"
     for name in ("ferlib", "pyproject.toml", "README.md", "LICENSE"):

@@ -130,6 +130,7 @@ def test_format():
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@pytest.mark.skipif(sys.platform == "win32", reason="the Makefile needs a POSIX shell")
 class TestMake:
     @pytest.fixture
     def folder(self, tmp_path):

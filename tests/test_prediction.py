@@ -338,14 +338,13 @@ def folder(face, faces, tmp_path):
     (place / "text.png").write_text("these are words", encoding="utf-8")
     (place / "empty.png").write_bytes(b"")
     Image.new("L", (1, 1)).save(place / "dot.png")
-    (place / "deep" / "loop").symlink_to(place, target_is_directory=True)
-    (place / "itself.png").symlink_to(place / "itself.png")
-    (place / "gone.png").symlink_to(place / "nowhere.png")
-    os.mkfifo(place / "pipe.png")
-    bad = (
-        "bomb.png", "small bomb.png", "truncated.jpg", "text.png", "empty.png", "dot.png",
-        "deep/loop", "itself.png", "gone.png", "pipe.png",
-    )  # fmt: skip
+    bad = {"bomb.png", "small bomb.png", "truncated.jpg", "text.png", "empty.png", "dot.png"}
+    if sys.platform != "win32":  # which has no pipes in folders, and links for administrators only
+        (place / "deep" / "loop").symlink_to(place, target_is_directory=True)
+        (place / "itself.png").symlink_to(place / "itself.png")
+        (place / "gone.png").symlink_to(place / "nowhere.png")
+        os.mkfifo(place / "pipe.png")
+        bad |= {"deep/loop", "itself.png", "gone.png", "pipe.png"}
     return place, {str(place / name) for name in bad}
 
 
@@ -355,7 +354,7 @@ def test_bad_files_are_named_and_stop_nothing(network, folder):
     assert result.faces == 6
     assert set(result.unreadable) == bad
     assert all(result.unreadable.values())
-    assert "deep/deeper/UPPER.JPG" in " ".join(result.to_frame().file)
+    assert str(place / "deep" / "deeper" / "UPPER.JPG") in set(result.to_frame().file)
     for name in bad:
         assert name in str(result)
     assert "DecompressionBomb" in result.unreadable[str(place / "small bomb.png")]
@@ -366,6 +365,7 @@ def test_a_bad_file_alone_is_an_error_that_says_why(network, folder):
         prediction.predict(folder[0] / "truncated.jpg", model=network)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need an administrator on Windows")
 def test_a_link_to_a_folder_elsewhere_is_followed(network, face, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     Image.fromarray(face).save(tmp_path / "elsewhere" / "face.png")
@@ -470,12 +470,11 @@ def test_a_csv_of_another_model_or_kind_is_left_alone(network, model, faces, tmp
 
 def test_file_names_of_all_kinds_survive_the_csv(network, face, tmp_path):
     (tmp_path / "in").mkdir()
-    names = [
-        b'comma, quote" .png',
-        b"line\nbreak.png",
-        "gl\u00fccklich.png".encode(),
-        b"raw\xff.png",
-    ]
+    names = [b"comma, .png", "gl\u00fccklich.png".encode()]
+    if sys.platform != "win32":  # which has no such names
+        names += [b'quote" .png', b"line\nbreak.png"]
+    if sys.platform == "linux":  # elsewhere a name is text
+        names += [b"raw\xff.png"]
     data = encoded(Image.fromarray(face), "PNG")
     for name in names:
         with open(os.path.join(os.fsencode(tmp_path / "in"), name), "wb") as file:
@@ -494,15 +493,15 @@ def test_memory_stays_flat_over_20000_pictures(model, faces, tmp_path):
     for number in range(20_000):
         (tmp_path / "in" / f"{number:05d}.png").write_bytes(data[number % 100])
     script = """
-import resource, sys
+import psutil, sys
 from ferlib import prediction, zoo
 pictures, out, model = sys.argv[1:]
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+memory = lambda: psutil.Process().memory_info().rss / 2**20
 for number, _ in enumerate(prediction.stream(pictures, model=model)):
     if number == 2000:
-        print(peak())
-print(peak())
-print(prediction.predict_to_csv(pictures, out, model=model), peak())
+        print(memory())
+print(memory())
+print(prediction.predict_to_csv(pictures, out, model=model), memory())
 """
     arguments = [str(tmp_path / "in"), str(tmp_path / "out.csv"), str(model)]
     told = subprocess.run(

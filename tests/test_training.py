@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -27,9 +26,14 @@ SMALL = Recipe(
     ema=0.9,
 )
 SCRIPT = """
-import sys
-from ferlib import drawn, recipes, training, zoo
-training.train(recipes.Recipe.from_json(sys.argv[1]), drawn.draw(200, seed=0), sys.argv[2])
+import keras, sys, time
+from ferlib import drawn, recipes, training
+path, out, last = sys.argv[1:]
+class Wait(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == int(last):  # so that who kills this in an epoch before is never too late
+            time.sleep(900)
+training.train(recipes.Recipe.from_json(path), drawn.draw(200, seed=0), out, callbacks=[Wait()])
 """
 
 
@@ -99,7 +103,7 @@ def test_other_votes_are_another_training(data, tmp_path):
 
 def test_one_process_trains_in_a_folder(data, tmp_path):
     code = "import sys, time; from ferlib import files\nheld = files.hold(sys.argv[1], wait=0)"
-    code += "\nprint('held', flush=True); time.sleep(60)"
+    code += "\nprint('held', flush=True); time.sleep(900)"
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
@@ -118,12 +122,15 @@ def test_the_seed_decides_everything(trained, data, tmp_path):
     assert any(not np.array_equal(a, b) for a, b in pairs)
 
 
-def start(recipe, out):
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+def start(recipe, out, *, last=0):
+    """Starts a training; after the epoch `last` it waits to be killed."""
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(recipe), str(out)], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [sys.executable, "-c", SCRIPT, str(recipe), str(out), str(last)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        encoding="utf-8",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def assert_it_ends_like_whole(folder):
@@ -145,11 +152,11 @@ def test_a_killed_training_ends_as_if_it_had_not_been_killed(trained, tmp_path):
     recipe.to_json(tmp_path / "recipe.json")
     whole = start(tmp_path / "recipe.json", tmp_path / "whole")
     assert whole.wait() == 0
-    killed = start(tmp_path / "recipe.json", tmp_path / "killed")
+    killed = start(tmp_path / "recipe.json", tmp_path / "killed", last=3)
     for line in killed.stdout:
         if line.startswith("epoch 2"):
             time.sleep(0.05)  # into epoch 3
-            killed.send_signal(signal.SIGKILL)
+            killed.kill()
             break
     killed.wait()
     assert not (tmp_path / "killed/model.keras").exists()
@@ -163,7 +170,7 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_weights(tmp_path):
     assert start(tmp_path / "recipe.json", tmp_path / "whole").wait() == 0
     chance = random.Random()
     for number in range(5):
-        killed = start(tmp_path / "recipe.json", tmp_path / "killed")
+        killed = start(tmp_path / "recipe.json", tmp_path / "killed", last=59)
         for _ in range(chance.randint(not number, 2)):  # after so many lines, and then some
             killed.stdout.readline()
         time.sleep(chance.uniform(0, 0.5))
