@@ -246,7 +246,7 @@ def test_digits_are_those_of_ascii(tmp_path, digits):
 @pytest.mark.parametrize("usage", [True, False])
 def test_tables_of_splits_are_read_together(tmp_path, names, usage):
     for name, split in zip(names, ("train", "val", "test"), strict=True):
-        rows = np.flatnonzero(SPLIT == split)
+        rows = np.flatnonzero(split == SPLIT)
         head, form = ("emotion,pixels,Usage\n", "{e},{p},{u}") if usage else (
             "emotion,pixels\n", "{e},{p}")  # fmt: skip
         (tmp_path / f"{name}.csv").write_text(head + lines(form, rows))
@@ -260,7 +260,7 @@ def test_folders_of_splits(tmp_path):
     data = load(tmp_path)
     assert data.splits == ("train", "val", "test") and accounted(data) == N
     for split in data.splits:
-        assert (data.split == split).sum() == (SPLIT == split).sum()
+        assert (data.split == split).sum() == (split == SPLIT).sum()
 
 
 def test_what_is_left_out_is_named_and_counted(tmp_path):
@@ -356,8 +356,8 @@ def test_arrays(tmp_path):
     folder = tmp_path / "c"
     folder.mkdir()
     for split in ("train", "val", "test"):
-        np.save(folder / f"X_{split}.npy", IMAGES[SPLIT == split].reshape(-1, 2304))
-        np.save(folder / f"y_{split}.npy", np.eye(7)[LABELS[SPLIT == split]])
+        np.save(folder / f"X_{split}.npy", IMAGES[split == SPLIT].reshape(-1, 2304))
+        np.save(folder / f"y_{split}.npy", np.eye(7)[LABELS[split == SPLIT]])
     check(load(folder))
     np.savez(tmp_path / "d.npz", a=IMAGES, b=LABELS)
     with pytest.raises(ValueError, match=r"(?s)d.npz/a.npy.*X_train and y_train"):

@@ -458,7 +458,12 @@ def test_under_papermill_side_by_side_from_any_folder(tmp_path):
         made, out = tmp_path / f"{tenths}.ipynb", tmp_path / tenths
         given = ["-p", "data", "drawn:70", "-p", "out", out, "-p", "tenths", tenths]
         command = [sys.executable, "-m", "papermill", tmp_path / "notebooks/01_x.ipynb", made]
-        options = {"env": environment(), "cwd": Path.cwd().anchor, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+        options = {
+            "env": environment(),
+            "cwd": Path.cwd().anchor,
+            "stderr": subprocess.PIPE,
+            "encoding": "utf-8",
+        }
         running[out] = subprocess.Popen([*map(str, [*command, *given])], **options)
     for out, process in running.items():
         _, told = process.communicate()

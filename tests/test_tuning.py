@@ -59,7 +59,7 @@ def test_each_method_finds_the_better_half(method, faces, fake, tmp_path):
     trials = 0 if method == "hyperband" else 10
     table = search(tmp_path, faces, method=method, trials=trials, epochs=9)
     assert (table.status == "completed").all() and table.number.is_unique
-    assert len(table) == trials or method == "hyperband" and len(table) > 10
+    assert len(table) == trials or (method == "hyperband" and len(table) > 10)
     best = tuning.best(tmp_path)
     assert best.learning_rate == pytest.approx(table.learning_rate[table.score.idxmax()])
     assert best.learning_rate > 5e-3 and best.init == ""
@@ -452,7 +452,7 @@ def test_hyperband_in_several_processes(tmp_path):
     assert len(marks) == 3  # each worker ended a trial
     for path in tmp_path.glob("trials/trial_*/recipe.json"):
         init = json.loads(path.read_text())["init"]
-        assert not init or init.endswith("model.keras") and str(tmp_path) in init
+        assert not init or (init.endswith("model.keras") and str(tmp_path) in init)
 
 
 @pytest.mark.slow
