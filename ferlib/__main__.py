@@ -20,14 +20,23 @@ def data(args: argparse.Namespace) -> dict:
 
     from ferlib import cleaning, sources
 
-    found = sources.load(args.source)
+    found = sources.load(args.source, labels=args.labels, partial=args.partial)
     about = cleaning.overview(found)
     print(sources.describe(found).to_string())
-    rest = {key: value for key, value in about.items() if key not in ("splits", "faults")}
+    listed = ("splits", "faults", "left_out")
+    rest = {key: value for key, value in about.items() if key not in listed}
     for key, value in pd.json_normalize(rest, sep=" ").iloc[0].items():
         print(f"{key}: {value}")
-    print(f"faults, left out: {len(found.faults)}", *found.faults, sep="\n  ")
+    print(f"faults: {len(found.faults)}", *found.faults, sep="\n  ")
+    print(f"left out on purpose: {len(found.left_out)}", *found.left_out, sep="\n  ")
     return about
+
+
+def _faces(args, **options):
+    """Reads and cleans the data that a command names."""
+    from ferlib import cleaning
+
+    return cleaning.prepare(args.data, **{"labels": args.labels, "partial": args.partial} | options)
 
 
 def _changes(texts, example):
@@ -42,6 +51,8 @@ def run(args: argparse.Namespace) -> dict:
     """Run the notebooks in order; skip those that would make the same again."""
     from ferlib import suite
 
+    if args.labels:
+        os.environ["FERLIB_LABELS"] = args.labels  # kernels inherit it
     made = suite.run(
         args.profile,
         args.data,
@@ -80,10 +91,10 @@ def _print_results(made, table):
 
 def train(args: argparse.Namespace) -> dict:
     """Train a recipe, or continue a training that stopped in that folder."""
-    from ferlib import cleaning, recipes, training
+    from ferlib import recipes, training
 
     recipe = recipes.find(args.recipe).changed(_changes(args.p, "epochs=20"))
-    training.train(recipe, cleaning.prepare(args.data), args.out, devices=args.devices)
+    training.train(recipe, _faces(args), args.out, devices=args.devices)
     metrics = json.loads(Path(args.out, "metrics.json").read_text(encoding="utf-8"))
     print(f"{args.out}/model.keras: {', '.join(f'{k} {v:g}' for k, v in metrics.items())}")
     return metrics
@@ -93,10 +104,10 @@ def tune(args: argparse.Namespace) -> Any:
     """Search for good values of the recipe `residual`, or continue a search that stopped."""
     if args.workers != 1 or args.address or args.join:
         return _tune_in_several(args)
-    from ferlib import cleaning, tuning
+    from ferlib import tuning
 
     table = tuning.tune(
-        cleaning.prepare(args.data),
+        _faces(args),
         args.out,
         method=args.method,
         seed=args.seed,
@@ -113,8 +124,10 @@ def _tune_in_several(args):
 
     from ferlib import distributed
 
-    names = ("out", "data", "method", "trials", "epochs", "seed")
+    names = ("out", "data", "labels", "method", "trials", "epochs", "seed")
     given = [f"--{x}={getattr(args, x)}" for x in names if getattr(args, x) is not None]
+    if args.partial:
+        given.append("--partial")
     command = [sys.executable, "-m", "ferlib", "tune", *given]
     where = {"address": args.address, "join": args.join}
     distributed.run(command, args.out, workers=args.workers, **where)
@@ -131,12 +144,22 @@ def _rows(table):
 
 def evaluate(args: argparse.Namespace) -> dict:
     """Measure a model on the test split, or on val where there is no test."""
-    from ferlib import cleaning, evaluation
+    from ferlib import evaluation
 
-    faces = cleaning.prepare(args.data)
-    report = evaluation.evaluate(args.model, faces, split=args.split, tta=args.tta)
+    by_votes = args.labels == "ferplus"
+    classes = args.classes
+    if classes and "," in classes:
+        classes = tuple(name.strip() for name in classes.split(","))
+    report = evaluation.evaluate(
+        args.model,
+        _faces(args, labels=None) if by_votes else _faces(args),
+        split=args.split,
+        tta=args.tta,
+        scaling=args.input,
+        classes=classes,
+    )
     print(report)
-    if args.labels == "fer2013":
+    if not by_votes:
         return report.to_dict()
     found = evaluation.ferplus_accuracy(report)
     print("against FER+'s majority:", ", ".join(f"{key} {value}" for key, value in found.items()))
@@ -160,9 +183,9 @@ def predict(args: argparse.Namespace) -> Any:
 
 def export(args: argparse.Namespace) -> dict:
     """Write a model for onnxruntime."""
-    from ferlib import cleaning, prediction
+    from ferlib import prediction
 
-    some = cleaning.prepare(args.data).of("train").sample(500).images if args.int8 else None
+    some = _faces(args).of("train").sample(500).images if args.int8 else None
     path = prediction.export(args.model, args.out, to=args.to, int8=args.int8, calibration=some)
     print(path)
     return {"file": str(path)}
@@ -229,13 +252,23 @@ def parser() -> argparse.ArgumentParser:
         "a Kaggle or Colab mount, the public Kaggle download, and last drawn faces",
     }
     model = {"metavar": "MODEL", "help": "a .keras or .h5 file, or the name of a shipped model"}
+    meaning = (
+        "what labels mean: fer2013, rafdb, affectnet, ferplus, ck, or a JSON file of old name to "
+        "class (null leaves out)"
+    )
+
+    def add_data(add, name="--data", **options):
+        add(name, **source | options)
+        add("--labels", metavar="NAME|FILE", help=meaning)
+        add("--partial", action="store_true", help="take what is there of data that is cut off")
 
     add = command(data)
-    add("source", nargs="?", **source)
+    add_data(add, "source", nargs="?")
 
     add = command(run)
     add("--profile", default="quick", help="smoke, quick, full or another of profiles/")
     add("--data", **source)
+    add("--labels", metavar="NAME|FILE", help=meaning)
     add("--name", help="name of the folder in runs/; the profile's without it")
     add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
     add("--only", default="", metavar="03,06", help="only these notebooks")
@@ -245,7 +278,7 @@ def parser() -> argparse.ArgumentParser:
     add = command(train)
     add("recipe", metavar="RECIPE", help="name of a shipped recipe, or a JSON file")
     add("--out", required=True, metavar="DIR", help="folder of the training")
-    add("--data", **source)
+    add_data(add)
     add("-p", action="append", default=[], metavar="epochs=20", help="change the recipe")
     add("--devices", default="one", choices=["one", "all"],
         help="all: share each batch among all GPUs, on JAX also of several machines")  # fmt: skip
@@ -256,20 +289,22 @@ def parser() -> argparse.ArgumentParser:
     add("--trials", type=int, default=12, help="how many (default 12)")
     add("--epochs", type=int, default=3, help="epochs of a trial (default 3)")
     add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
-    add("--data", **source)
+    add_data(add)
     add("--workers", type=int, default=1, metavar="N", help="processes that train (default 1)")
     add("--address", default="", metavar="HOST:PORT", help="let other machines join here")
     add("--join", default="", metavar="HOST:PORT",
         help="work for another machine's search; DIR has to be shared with it")  # fmt: skip
 
     add = command(evaluate)
-    add("model", **model)
-    add("--data", **source)
+    add("model", **model | {"help": f"{model['help']}; also .onnx and .tflite"})
+    add_data(add)
     add("--split", choices=["train", "val", "test"], help="test where there is one, else val")
     add("--tta", nargs="?", const="flip", default="none", choices=["none", "flip", "ten"],
         help="average the answers to changed pictures")  # fmt: skip
-    add("--labels", choices=["fer2013", "ferplus"], default="fer2013",
-        help="ferplus: also the accuracy against FER+'s majority labels")  # fmt: skip
+    add("--input", choices=["0-255", "0-1", "-1-1", "imagenet"],
+        help="pixels that a model from elsewhere expects; write --input=-1-1")  # fmt: skip
+    add("--classes", metavar="NAMES",
+        help="its outputs in their order, commas between; alphabetical for FER2013's")  # fmt: skip
 
     add = command(predict)
     add("picture", nargs="+", metavar="PICTURE|FOLDER")
@@ -283,7 +318,7 @@ def parser() -> argparse.ArgumentParser:
     add("--to", default="onnx", choices=["onnx"])
     add("--int8", action="store_true", help="in 8-bit integers, calibrated on train")
     add("--out", metavar="FILE", help="where to write; beside the model without it")
-    add("--data", **source)
+    add_data(add)
 
     add = command(compare)
     add("run", nargs=2, metavar="RUN", help="folder of a run, or its name in runs/")

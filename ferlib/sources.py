@@ -62,7 +62,7 @@ def load(
             them; None leaves them out.
         labels: What labels mean: a numbering ("fer2013", "rafdb", "affectnet", "ferplus",
             "ck"), or a dict or JSON file from old name to class, to rename or merge; a class of
-            None leaves pictures out.
+            None leaves pictures out. None takes `$FERLIB_LABELS`, where that is set.
         partial: Takes what is there of a file that was cut off, or of a FER2013 that lacks rows.
 
     Returns:
@@ -79,6 +79,7 @@ def load(
         (70, ('train', 'val', 'test'))
     """
     name = str(source or "")
+    labels = labels or os.environ.get("FERLIB_LABELS")
     options = {"cache": cache, "votes": votes, "labels": labels, "partial": partial}
     if not name:
         return _find(options)
