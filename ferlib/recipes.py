@@ -199,7 +199,12 @@ _COMPACT = Recipe(
 )
 RECIPES = {
     "classic": _CLASSIC,
-    "classic_quick": _CLASSIC.replace(options={"widths": [32, 64, 128, 128]}, epochs=10),
+    "classic_quick": _CLASSIC.replace(
+        options={"widths": [16, 32, 64, 128], "dense": [256], "dropout": 0.2},
+        epochs=6,
+        batch_size=64,
+        learning_rate=1e-3,
+    ),
     "compact": _COMPACT,
     "residual": _COMPACT.replace(model="residual", epochs=80),
     "tiny": Recipe(
@@ -219,12 +224,14 @@ RECIPES = {
             "widths": [24, 48, 96],
             "convs": [1, 2, 2],
             "flatten": True,
-            "dropout": 0.3,
+            "dropout": 0.2,
+            "crop": 40,
         },
-        epochs=8,
+        epochs=9,
         batch_size=64,
-        learning_rate=4e-3,
+        learning_rate=3e-3,
         warmup_epochs=0.5,
+        weight_decay=0.05,
         label_smoothing=0.0,
         augmentation=Augmentation(shift=0.04, rotation=0, zoom=0, contrast=0.0, sharp=1.0),
     ),
