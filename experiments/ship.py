@@ -6,7 +6,6 @@ into `ferlib/pretrained`. Several trainings make an ensemble: the mean of their 
 
 import argparse
 import io
-import os
 import sys
 import zipfile
 from pathlib import Path
@@ -40,7 +39,7 @@ def halve(path: Path) -> None:
         for member in whole.namelist():
             data = whole.read(member)
             half.writestr(member, _halved(data) if member.endswith(".h5") else data)
-    os.replace(unfinished, path)
+    files.replace(unfinished, path)
 
 
 def _halved(data: bytes) -> bytes:

@@ -408,7 +408,8 @@ def _open_zip(file: File, tree: Tree, stack: ExitStack, budget: _Budget) -> Iter
 
 
 def _open_tar(file: File, tree: Tree, stack: ExitStack, budget: _Budget) -> Iterator[File]:
-    archive = stack.enter_context(tarfile.open(fileobj=stack.enter_context(file.open()), mode="r:"))
+    opened = stack.enter_context(file.open())
+    archive = stack.enter_context(tarfile.open(fileobj=opened, mode="r:"))  # noqa: SIM115
     for info in archive:
         if info.issparse():
             raise TooLarge(f"{file.name}/{info.name} is a sparse member; unpack the archive.")

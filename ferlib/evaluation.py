@@ -859,7 +859,7 @@ def corrupt(images: np.ndarray, corruption: str, strength: float, *, seed: int =
         spoiled = [cv2.imdecode(file, cv2.IMREAD_GRAYSCALE) for file in files]
     else:
         raise ValueError(f"{corruption!r} is no corruption; known are {', '.join(CORRUPTIONS)}.")
-    return np.clip(spoiled, 0, 255).astype("uint8")
+    return np.clip(np.asarray(spoiled), 0, 255).astype("uint8")
 
 
 def robustness(

@@ -177,7 +177,7 @@ class FERData:
             digest.update("\n".join(self.classes).encode())
         return digest.hexdigest()
 
-    def select(self, rows) -> "FERData":
+    def select(self, rows: np.ndarray) -> "FERData":
         """Returns the pictures of a mask (bool [N]) or of indices (int, in the order wanted)."""
         return replace(
             self,

@@ -42,7 +42,7 @@ def replace(new, path, *, wait: float = 10):
     end = time.monotonic() + wait
     while True:
         try:
-            os.replace(new, path)
+            pathlib.Path(new).replace(path)
             return
         except PermissionError:
             if sys.platform != "win32" or time.monotonic() > end:

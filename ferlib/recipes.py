@@ -8,6 +8,7 @@ import json
 import numbers
 import os
 from pathlib import Path
+from typing import Any
 
 from ferlib import files, models
 from ferlib.batches import Augmentation
@@ -90,7 +91,7 @@ class Recipe:
             if not fits:
                 raise ValueError(f"Recipe: {name} is {getattr(self, name)!r}; it must be {what}.")
 
-    def replace(self, **changes) -> "Recipe":
+    def replace(self, **changes: Any) -> "Recipe":
         """Gives this recipe with some fields changed.
 
         Example:

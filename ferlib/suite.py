@@ -477,8 +477,9 @@ def _revision():
     if not shutil.which("git"):
         return None
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+"]
-    options = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
-    told = subprocess.run(command, cwd=PACKAGE.parent, **options)
+    told = subprocess.run(
+        command, cwd=PACKAGE.parent, capture_output=True, encoding="utf-8", errors="replace"
+    )
     return told.stdout.strip() or None
 
 

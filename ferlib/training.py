@@ -608,7 +608,7 @@ class _Checkpoint(keras.callbacks.Callback):
             unfinished.unlink(missing_ok=True)
             return
         files.write(self.out / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
-        os.replace(unfinished, path)
+        files.replace(unfinished, path)
         for old in path.parent.glob("epoch-*.weights.h5"):
             if old != path:
                 old.unlink()

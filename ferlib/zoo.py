@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ferlib import files
 from ferlib.labels import EMOTIONS, SIDE
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def save(
                 buffer = io.BytesIO()
                 np.save(buffer, np.sort(np.asarray(seen, dtype="uint64")))
                 archive.writestr(_SEEN, buffer.getvalue())
-        os.replace(whole, path)
+        files.replace(whole, path)
     return path
 
 

@@ -75,9 +75,10 @@ def test_metrics_are_those_of_scikit_learn(faces, answers):
         abs=1e-5,
     )
     table = metrics.precision_recall_fscore_support(labels, predicted)
-    assert pytest.approx(
-        np.array(table)
-    ) == report.per_class[["precision", "recall", "f1", "support"]].to_numpy().T
+    assert (
+        pytest.approx(np.array(table))
+        == report.per_class[["precision", "recall", "f1", "support"]].to_numpy().T
+    )
     assert (report.confusion == metrics.confusion_matrix(labels, predicted)).all()
 
 

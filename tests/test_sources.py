@@ -273,7 +273,7 @@ def test_damaged_archive_is_an_error(tmp_path, suffix, damage):
     ],
 )
 def test_bad_rows_are_listed_and_left_out(tmp_path, row, problem):
-    first, rest = text(IMAGES[0]).split(" ", 1)
+    _, rest = text(IMAGES[0]).split(" ", 1)
     lines = rows()
     lines.insert(16, row.format(p=text(IMAGES[0]), rest=f" {rest}"))
     path = write(tmp_path / "fer2013.csv", lines=lines)
