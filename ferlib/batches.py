@@ -163,9 +163,8 @@ def augment(images: np.ndarray, augmentation: Augmentation, *, seed: int = 0) ->
         uint8 pictures of the shape given.
 
     Example:
-        >>> from ferlib import drawn
-        >>> augment(drawn.draw(14).images, Augmentation(shift=0.2)).shape
-        (14, 48, 48)
+        >>> augment(np.zeros((2, 48, 48), "uint8"), Augmentation(shift=0.2)).shape
+        (2, 48, 48)
     """
     pictures = np.reshape(images, (*np.shape(images)[:3], 1))
     changed = Augmenter(augmentation, seed=seed)(pictures, training=True)
