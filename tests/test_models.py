@@ -149,6 +149,7 @@ def test_a_file_from_elsewhere_has_no_card(tiny, tmp_path):
     assert zoo.read_seen(tmp_path / "m.keras") is None
 
 
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
 def test_a_model_without_shapes_is_refused(tmp_path):
     path = tmp_path / "m.keras"
     keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(7)]).save(path)
