@@ -201,10 +201,12 @@ _COMPACT = Recipe(
 RECIPES = {
     "classic": _CLASSIC,
     "classic_quick": _CLASSIC.replace(
-        options={"widths": [16, 32, 64, 128], "dense": [256], "dropout": 0.2},
+        options={"widths": [16, 32, 64, 128], "dense": [256], "dropout": 0.1},
         epochs=6,
-        batch_size=64,
+        batch_size=32,
         learning_rate=1e-3,
+        schedule="cosine",
+        warmup_epochs=0.3,
     ),
     "compact": _COMPACT,
     "residual": _COMPACT.replace(model="residual", epochs=80),
@@ -228,7 +230,7 @@ RECIPES = {
             "dropout": 0.2,
             "crop": 40,
         },
-        epochs=9,
+        epochs=10,
         batch_size=64,
         learning_rate=3e-3,
         warmup_epochs=0.5,
