@@ -147,16 +147,13 @@ def evaluate(args: argparse.Namespace) -> dict:
     from ferlib import evaluation
 
     by_votes = args.labels == "ferplus"
-    classes = args.classes
-    if classes and "," in classes:
-        classes = tuple(name.strip() for name in classes.split(","))
     report = evaluation.evaluate(
         args.model,
         _faces(args, labels=None) if by_votes else _faces(args),
         split=args.split,
         tta=args.tta,
         scaling=args.input,
-        classes=classes,
+        classes=args.classes,
     )
     print(report)
     if not by_votes:
@@ -168,17 +165,27 @@ def evaluate(args: argparse.Namespace) -> dict:
 
 def predict(args: argparse.Namespace) -> Any:
     """Say which emotion each face in pictures shows."""
-    from ferlib import prediction
+    from ferlib import archives, prediction, runtimes
 
-    options = {"model": args.model, "detect": {"yes": True, "no": False}.get(args.detect, "auto")}
+    options = {"detect": {"yes": True, "no": False}.get(args.detect, "auto"), "boxes": args.boxes}
+    options["model"] = args.model
+    if args.input or args.classes:
+        options["model"] = runtimes.open_model(args.model, scaling=args.input, classes=args.classes)
+    source = args.picture if len(args.picture) > 1 else args.picture[0]
     if args.out:
-        tally = prediction.predict_to_csv(args.picture, args.out, **options)
-        print(tally, file=sys.stderr)
-        return vars(tally)
-    found = prediction.predict(args.picture, **options)
-    print(found.to_frame().to_string(index=False))
+        found = prediction.predict_to_csv(source, args.out, **options)
+        answer = vars(found)
+    else:
+        found = prediction.predict(source, **options)
+        table = found.to_frame()
+        table["file"] = table["file"].map(archives.readable)
+        print(table.to_string(index=False))
+        answer = _rows(table)
     print(found, file=sys.stderr)
-    return _rows(found.to_frame())
+    unanswered = found.unreadable | found.others
+    nothing = found.pictures == len(found.unreadable)
+    args.status = int(nothing or any(str(Path(path)) in unanswered for path in args.picture))
+    return answer
 
 
 def export(args: argparse.Namespace) -> dict:
@@ -237,6 +244,7 @@ def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command line."""
     top = argparse.ArgumentParser("ferlib", description="CNNs for facial expressions on FER2013.")
     top.add_argument("--version", action=_Version, nargs=0, help="print versions, as for a bug")
+    top.set_defaults(status=0)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     def command(function):
@@ -261,6 +269,12 @@ def parser() -> argparse.ArgumentParser:
         add(name, **source | options)
         add("--labels", metavar="NAME|FILE", help=meaning)
         add("--partial", action="store_true", help="take what is there of data that is cut off")
+
+    def add_reading(add):
+        add("--input", choices=["0-255", "0-1", "-1-1", "imagenet"],
+            help="pixels that a model from elsewhere expects; write --input=-1-1")  # fmt: skip
+        add("--classes", metavar="NAMES",
+            help="its outputs in their order, commas between; alphabetical for FER2013's")  # fmt: skip
 
     add = command(data)
     add_data(add, "source", nargs="?")
@@ -298,19 +312,20 @@ def parser() -> argparse.ArgumentParser:
     add = command(evaluate)
     add("model", **model | {"help": f"{model['help']}; also .onnx and .tflite"})
     add_data(add)
+    add_reading(add)
     add("--split", choices=["train", "val", "test"], help="test where there is one, else val")
     add("--tta", nargs="?", const="flip", default="none", choices=["none", "flip", "ten"],
         help="average the answers to changed pictures")  # fmt: skip
-    add("--input", choices=["0-255", "0-1", "-1-1", "imagenet"],
-        help="pixels that a model from elsewhere expects; write --input=-1-1")  # fmt: skip
-    add("--classes", metavar="NAMES",
-        help="its outputs in their order, commas between; alphabetical for FER2013's")  # fmt: skip
 
     add = command(predict)
-    add("picture", nargs="+", metavar="PICTURE|FOLDER")
-    add("--model", **model | {"default": "compact"})
+    add("picture", nargs="+", metavar="PICTURE|FOLDER|CSV|ARCHIVE|URL")
+    add(
+        "--model", **model | {"default": "compact", "help": f"{model['help']}; also .onnx, .tflite"}
+    )
+    add_reading(add)
     add("--detect", default="auto", choices=["auto", "yes", "no"],
         help="search for faces: auto does in pictures larger than 64x64")  # fmt: skip
+    add("--boxes", metavar="CSV", help="where faces are: file,left,top,width,height")
     add("--out", metavar="CSV", help="write there as it goes; started again, it continues")
 
     add = command(export)
@@ -342,7 +357,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: The arguments; None takes those of the process.
 
     Returns:
-        The exit status: 0 when it did what was asked.
+        The exit status: 0 when it did all that was asked.
     """
     args = parser().parse_args(argv)
     warnings.showwarning = _warn  # ty: ignore[invalid-assignment]
@@ -359,7 +374,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     if args.json:
         print(json.dumps(answer, indent=1))
-    return 0
+    return args.status
 
 
 if __name__ == "__main__":

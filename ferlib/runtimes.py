@@ -58,6 +58,7 @@ class Classifier:
         has_card: Whether the file itself says how it is to be read.
         logits: Whether it answers logits, which softmax turns into probabilities.
         keras_model: The Keras model; None for other runtimes.
+        made_from: SHA-256 of the model's file that this is an export of, "" where none is named.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Classifier:
     has_card: bool = False
     logits: bool = False
     keras_model: keras.Model | None = None
+    made_from: str = ""
 
     @property
     def takes_pixels(self) -> bool:
@@ -383,6 +385,8 @@ def _open_onnx(path, name):
         shape=shape,
         layout=layout,
         dtype={"float": "float32", "double": "float64"}.get(dtype, dtype),
+        has_card="made_from" in about and "classes" in about,
+        made_from=about.get("made_from", ""),
     )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from keras import layers
 
-from ferlib import cleaning, drawn, models, prediction, recipes, zoo
+from ferlib import cleaning, drawn, models, prediction, recipes, runtimes, zoo
 
 
 def enlarged():
@@ -66,8 +66,8 @@ def ways(path: Path, calibration) -> dict:
     return {
         "predict": lambda x: network.predict(x, batch_size=256, verbose=0),
         "predict_on_batch": network.predict_on_batch,
-        "onnx": prediction._classifier(prediction.export(path)),
-        "onnx int8": prediction._classifier(small),
+        "onnx": runtimes.open_model(prediction.export(path)),
+        "onnx int8": runtimes.open_model(small),
     }
 
 
