@@ -167,10 +167,11 @@ def predict(args: argparse.Namespace) -> Any:
     """Say which emotion each face in pictures shows."""
     from ferlib import archives, prediction, runtimes
 
-    options = {"detect": {"yes": True, "no": False}.get(args.detect, "auto"), "boxes": args.boxes}
-    options["model"] = args.model
+    model = args.model
     if args.input or args.classes:
-        options["model"] = runtimes.open_model(args.model, scaling=args.input, classes=args.classes)
+        model = runtimes.open_model(model, scaling=args.input, classes=args.classes)
+    detect = {"yes": True, "no": False}.get(args.detect, "auto")
+    options = {"model": model, "detect": detect, "boxes": args.boxes}
     source = args.picture if len(args.picture) > 1 else args.picture[0]
     if args.out:
         found = prediction.predict_to_csv(source, args.out, **options)
@@ -182,9 +183,9 @@ def predict(args: argparse.Namespace) -> Any:
         print(table.to_string(index=False))
         answer = _rows(table)
     print(found, file=sys.stderr)
-    unanswered = found.unreadable | found.others
-    nothing = found.pictures == len(found.unreadable)
-    args.status = int(nothing or any(str(Path(path)) in unanswered for path in args.picture))
+    named = {name for path in args.picture for name in (path, str(Path(path)))}
+    has_answers = found.pictures > len(found.unreadable)
+    args.status = int(not has_answers or bool(named & set(found.unreadable | found.others)))
     return answer
 
 
@@ -274,7 +275,7 @@ def parser() -> argparse.ArgumentParser:
         add("--input", choices=["0-255", "0-1", "-1-1", "imagenet"],
             help="pixels that a model from elsewhere expects; write --input=-1-1")  # fmt: skip
         add("--classes", metavar="NAMES",
-            help="its outputs in their order, commas between; alphabetical for FER2013's")  # fmt: skip
+            help="its outputs in order, commas between; alphabetical for FER2013's")  # fmt: skip
 
     add = command(data)
     add_data(add, "source", nargs="?")
@@ -320,7 +321,7 @@ def parser() -> argparse.ArgumentParser:
     add = command(predict)
     add("picture", nargs="+", metavar="PICTURE|FOLDER|CSV|ARCHIVE|URL")
     add(
-        "--model", **model | {"default": "compact", "help": f"{model['help']}; also .onnx, .tflite"}
+        "--model", **model | {"help": f"{model['help']}; also .onnx and .tflite"}, default="compact"
     )
     add_reading(add)
     add("--detect", default="auto", choices=["auto", "yes", "no"],

@@ -268,46 +268,53 @@ def _walk(folder: Path) -> Iterator[tuple]:
     waiting = [folder]
     while waiting:
         path = waiting.pop()
-        if path.is_dir():
-            try:
+        try:
+            if path.is_dir():
                 real = path.resolve()
                 if real in seen:
                     raise OSError("a link to a folder above, or to one that is read already")
                 seen.add(real)
                 waiting += sorted(path.iterdir(), reverse=True)
-            except OSError as error:
-                yield str(path), None, str(error)
-        elif not path.is_file():
-            yield str(path), None, _NOT_FILE
-        else:
-            kind = _kind(path)
-            yield str(path), path, "" if kind == "picture" else _NO_PICTURE + kind
+                continue
+            problem = _problem(path)
+        except OSError as error:
+            problem = str(error)
+        yield str(path), path, problem
+
+
+def _problem(path: Path) -> str:
+    """Says what a file is that is no picture by its first bytes; "" for a picture."""
+    if not path.is_file():
+        return _NOT_FILE
+    kind = _kind(path)
+    return "" if kind == "picture" else _NO_PICTURE + kind
 
 
 def _kind(path: Path) -> str:
-    """Tells by its first bytes what a file is; one that cannot be read is named as a picture."""
-    try:
-        with path.open("rb") as file:
-            return archives.kind_of(file.read(1024), path.name)
-    except OSError:
-        return "picture"
+    with path.open("rb") as file:
+        return archives.kind_of(file.read(1024), path.name)
 
 
 def _file(path: Path, alone: bool) -> Iterator[tuple]:
     """Yields a file that is named itself: a picture, or those in a table or an archive."""
-    if not path.is_file():
-        yield str(path), None, _NOT_FILE
-    elif _kind(path) not in _HOLDERS:
+    try:
+        if not path.is_file():
+            raise OSError(_NOT_FILE)
+        kind = _kind(path)
+    except OSError as error:
+        yield str(path), None, str(error)
+        return
+    if kind not in _HOLDERS:
         yield str(path), path, ""
-    else:
-        with ExitStack() as stack:
-            tree = archives.walk(path)
-            try:
-                archives.unpack(tree, stack)
-            except (archives.TooLarge, *archives.DAMAGED) as error:
-                yield str(path), None, str(error)
-                return
-            yield from _members(tree, path.parent, alone)
+        return
+    with ExitStack() as stack:
+        tree = archives.walk(path)
+        try:
+            archives.unpack(tree, stack)
+        except (archives.TooLarge, *archives.DAMAGED) as error:
+            yield str(path), None, str(error)
+            return
+        yield from _members(tree, path.parent, alone)
 
 
 def _members(tree: archives.Tree, folder: Path, alone: bool) -> Iterator[tuple]:
@@ -319,25 +326,19 @@ def _members(tree: archives.Tree, folder: Path, alone: bool) -> Iterator[tuple]:
     alone = alone and sum(file.kind in _HOLDERS for file in tree.files) == 1
     for file in tree.files:
         path = str(folder / file.name)
-        if file.kind == "picture":
-            yield path, partial(_bytes, file), ""
-        elif file.kind in _HOLDERS:
-            try:
-                rows = _rows(file)
-            except Exception as error:  # whatever the damage
-                rows = []
-                yield path, None, str(error)
-            for row in rows:
-                name = f"row {row.row}" if alone else f"{path}, row {row.row}"
-                is_bad = isinstance(row, Fault)
-                yield name, None if is_bad else row.pixels, row.problem if is_bad else ""
-        else:
-            yield path, None, _NO_PICTURE + file.kind
-
-
-def _bytes(file: archives.File) -> bytes:
-    with file.open() as stream:
-        return stream.read()
+        try:
+            if file.kind == "picture":
+                with file.open() as stream:
+                    yield path, stream.read(), ""
+            elif file.kind in _HOLDERS:
+                for row in _rows(file):
+                    name = f"row {row.row}" if alone else f"{path}, row {row.row}"
+                    is_bad = isinstance(row, Fault)
+                    yield name, None if is_bad else row.pixels, row.problem if is_bad else ""
+            else:
+                yield path, None, _NO_PICTURE + file.kind
+        except Exception as error:  # a damaged archive raises almost anything
+            yield path, None, str(error)
 
 
 def _rows(file: archives.File) -> list:
@@ -428,8 +429,9 @@ def _look(file: str, source: Any, problem: str, detect: bool | str, given: dict 
 def _why(source: Any, error: Exception) -> str:
     """Says why a picture cannot be read; what is no picture is told by its first bytes."""
     head = source[:1024] if isinstance(source, bytes) else b""
-    with contextlib.suppress(OSError, TypeError):
-        head = head or Path(source).read_bytes()[:1024]
+    if isinstance(source, Path):
+        with contextlib.suppress(OSError), source.open("rb") as file:
+            head = file.read(1024)
     if head[4:8] == b"ftyp" and head[8:10] in (b"he", b"mi", b"ms"):
         return f"HEIC, read with `pip install pillow-heif`, or damaged ({error})"
     kind = archives.kind_of(head) if head else ""
@@ -453,6 +455,8 @@ def _read_boxes(path: str | Path) -> dict[str, list[tuple]]:
         for number, row in enumerate(reader, 1):
             where = f"{path}, row {number}"
             cells = [(row[name] or "").strip() for name in BOX]
+            if not row["file"]:
+                raise ValueError(f"{where} names no file.")
             beside = Path(path).parent / row["file"]
             name = str(beside) if beside.exists() else row["file"]
             found = boxes.setdefault(_place(name), [])

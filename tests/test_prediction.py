@@ -4,20 +4,24 @@ import csv
 import functools
 import http.server
 import io
+import json
 import os
 import struct
 import subprocess
 import sys
 import threading
+import time
+import zipfile
 import zlib
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
-from ferlib import cleaning, models, plots, prediction, zoo
+from ferlib import cleaning, labels, models, plots, prediction, runtimes, zoo
+from ferlib.__main__ import main
 from ferlib.labels import EMOTIONS, PALETTE, label_index
 
 PROBABILITIES = list(EMOTIONS)
@@ -218,6 +222,64 @@ def test_an_address(network, face, tmp_path, address, monkeypatch):
         prediction.predict((tmp_path / "gone.png").as_uri(), model=network)
 
 
+class Site(http.server.BaseHTTPRequestHandler):
+    """A web site that behaves badly: /away, /around, /large and /slow."""
+
+    def do_GET(self):
+        if self.path == "/slow":
+            self.send_response(200)
+            self.end_headers()
+            while not self.server.ends.wait(0.1):
+                self.wfile.write(b"x")
+            return
+        places = {"/away": self.server.away, "/around": "/around2", "/around2": "/around3"}
+        for n in range(3, 9):
+            places[f"/around{n}"] = f"/around{n + 1}"
+        place = places.get(self.path)
+        self.send_response(302 if place else 200)
+        self.send_header("Location", place or "")
+        self.end_headers()
+        if not place:
+            self.wfile.write(bytes(3000))
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def site(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        server.ends = threading.Event()
+        server.away = "http://192.168.7.7/face.png"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.ends.set()
+        server.shutdown()
+
+
+def test_what_comes_from_the_web_is_limited(network, site, monkeypatch):
+    def refused(path, host="127.0.0.1"):
+        with pytest.raises(ValueError, match="limits: .* redirects") as error:
+            prediction.predict(f"http://{host}:{site.server_port}{path}", model=network)
+        return str(error.value)
+
+    assert "192.168.7.7, in a private network" in refused("/away")
+    site.away = "ftp://example.org/face.png"
+    assert "no http or https address" in refused("/away")
+    site.away = "file:///etc/passwd"
+    assert "not allowed" in refused("/away")
+    assert "redirect" in refused("/around")
+    assert "this machine" in refused("/face.png", host="127.0.0.2")
+    assert "private network" in refused("/face.png", host="10.1.2.3")
+    monkeypatch.setattr(prediction, "LARGEST", 1000)
+    assert "too large" in refused("/face.png")
+    monkeypatch.setattr(prediction, "SECONDS", 1)
+    start = time.monotonic()
+    assert "more than 1 s" in refused("/slow")
+    assert time.monotonic() - start < 5
+
+
 # ---- faces in larger pictures ------------------------------------------------------------
 
 
@@ -277,6 +339,69 @@ def test_no_face_is_an_answer(network, detector):
     assert len(result.to_frame()) == 0 and result.without_face == 1 and not result.unreadable
     assert result.draw().size == (300, 200)
     assert "1 without a face" in str(result)
+
+
+@pytest.mark.parametrize(("size", "is_crop"), [((200, 190), True), ((200, 90), False)])
+def test_a_crop_without_a_face_found_is_told_of(network, detector, tmp_path, size, is_crop):
+    detector()
+    picture = Image.new("L", size)
+    result = prediction.predict(picture, model=network)
+    assert result.without_face == 1 and result.crops == int(is_crop)
+    assert ("--detect no" in str(result)) == is_crop
+    assert prediction.predict(picture, model=network, detect=True).crops == 0
+    tally = prediction.predict_to_csv(picture, tmp_path / "out.csv", model=network)
+    assert tally == prediction.predict_to_csv(picture, tmp_path / "out.csv", model=network)
+    note = pd.read_csv(tmp_path / "out.csv").note[0]
+    assert note.startswith("no face") and ("--detect no" in note) == is_crop
+
+
+def test_own_boxes(network, faces, tmp_path):
+    picture = scene(faces.images[:2], (152, 120, 96), (0, 240, 96))
+    for name in ("a.png", "b.png", "without.png"):
+        picture.save(tmp_path / name)
+    table = tmp_path / "boxes.csv"
+    table.write_text(
+        "file,left,top,width,height,by\n"
+        f"a.png,152,120,96,96,me\na.png,0,240,96,96,me\n{tmp_path / 'b.png'},0,240,96,96.0,me\n"
+        "without.png,,,,,\n",
+        encoding="utf-8",
+    )
+    places = [tmp_path / name for name in ("a.png", "b.png", "without.png")]
+    result = prediction.predict(places, model=network, boxes=table)
+    got = result.to_frame()
+    assert got.left.tolist() == [152, 0, 0] and got.score.isna().all()
+    assert result.without_face == 1
+    expected = answers(network, faces.images[0])
+    np.testing.assert_allclose(got[PROBABILITIES].to_numpy()[0], expected, atol=0.1)
+
+    out = tmp_path / "out.csv"
+    tally = prediction.predict_to_csv(places, out, model=network, boxes=table)
+    assert (tally.faces, tally.without_face) == (3, 1)
+    again = prediction.predict(places, model=network, boxes=out).to_frame()
+    pd.testing.assert_frame_equal(again, got)
+    with pytest.warns(UserWarning, match="boxes of 2 files that are not among"):
+        prediction.predict(places[0], model=network, boxes=table)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("file,left,top,width\na.png,1,2,3\n", r"boxes\.csv: its header lacks height"),
+        ("", r"boxes\.csv: its header lacks file, height"),
+        ("file,left,top,width,height\na.png,0,0,9,9\na.png,x,2,3,4\n", r"csv, row 2: x, 2, 3, 4"),
+        ("file,left,top,width,height\na.png,1,2,nan,4\n", "row 1: 1, 2, nan, 4 .* no numbers"),
+        ("file,left,top,width,height\na.png,1,2,0,4\n", "row 1: a box of 0x4 pixels"),
+        ("file,left,top,width,height\na.png,1,2\n", "row 1: 1, 2, , "),
+        ("left,top,width,height,file\n1,2,3,4\n", "row 1 names no file"),
+        ("file,left,top,width,height\na.png,70,2,9,9\n", "row 1: the box lies outside of .* 48x48"),
+    ],
+)
+def test_a_wrong_box_is_named_by_file_and_row(network, face, tmp_path, text, problem):
+    Image.fromarray(face).save(tmp_path / "a.png")
+    table = tmp_path / "boxes.csv"
+    table.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=problem):
+        prediction.predict(tmp_path / "a.png", model=network, boxes=table)
 
 
 def test_drawing_frames_each_face_in_its_colour(network, faces, detector):
@@ -389,6 +514,119 @@ def test_a_folder_to_csv(network, folder, detector, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out.csv"), table)
 
 
+def test_every_file_of_a_folder_is_answered_named_or_counted(network, face, tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    png = encoded(Image.fromarray(face), "PNG")
+    for name in ("without_suffix", "c.jfif", ".hidden", "wrong.txt", "UPPER.PNG"):
+        (photos / name).write_bytes(png)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 48 48\n%%EndComments\nshowpage\n"
+    (photos / "drawing.png").write_bytes(eps)
+    (photos / "drawing.eps").write_bytes(eps)
+    (photos / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    (photos / "phone").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    (photos / "pointer.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (photos / "notes.txt").write_text("a diary", encoding="utf-8")
+    (photos / "form.pdf").write_bytes(b"%PDF-1.7")
+    (tmp_path / "bin").mkdir()
+    started = tmp_path / "started"
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {started}\n", encoding="utf-8")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    result = prediction.predict(photos, model=network)
+    assert result.faces == 5 and not started.exists()
+    unreadable = {os.path.basename(file): why for file, why in result.unreadable.items()}
+    assert set(unreadable) == {"drawing.png", "phone.HEIC", "phone", "pointer.jpg"}
+    assert "never opened" in unreadable["drawing.png"]
+    assert "pillow-heif" in unreadable["phone.HEIC"] and "pillow-heif" in unreadable["phone"]
+    assert "git lfs pull" in unreadable["pointer.jpg"]
+    assert {os.path.basename(file) for file in result.others} == {
+        "drawing.eps", "notes.txt", "form.pdf",
+    }  # fmt: skip
+    assert len(list(photos.iterdir())) == result.pictures + len(result.others)
+    assert "3 files that are no pictures" in str(result)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need an administrator on Windows")
+def test_a_folder_is_walked_once_whatever_its_links(network, face, tmp_path):
+    one, two = tmp_path / "in" / "one", tmp_path / "in" / "two"
+    for folder in (one, two):
+        folder.mkdir(parents=True)
+        Image.fromarray(face).save(folder / "face.png")
+    (tmp_path / "outside.png").write_bytes((one / "face.png").read_bytes())
+    for name, place in {"a": ".", "b": ".", "c": "../..", "d": "../two"}.items():
+        (one / name).symlink_to(place, target_is_directory=True)
+    (two / "back").symlink_to(one, target_is_directory=True)
+    result = prediction.predict(tmp_path / "in", model=network)
+    assert result.faces == 2 and len(result.unreadable) == 5
+    assert all("a link to a folder" in why for why in result.unreadable.values())
+
+
+def test_a_missing_path_among_good_ones_is_named(network, face, tmp_path):
+    Image.fromarray(face).save(tmp_path / "a.png")
+    places = [tmp_path / "gone.png", tmp_path / "a.png"]
+    result = prediction.predict(places, model=network)
+    assert result.faces == 1 and "no such file" in result.unreadable[str(places[0])]
+    out = tmp_path / "out.csv"
+    assert prediction.predict_to_csv(places, out, model=network).unreadable == result.unreadable
+    Image.fromarray(face).save(places[0])  # now that it is there it is answered
+    assert not prediction.predict_to_csv(places, out, model=network).unreadable
+    assert sorted(pd.read_csv(out).file) == sorted(map(str, places))
+
+
+def test_the_program_answers_the_rest_and_ends_with_1(model, face, tmp_path, capsys):
+    Image.fromarray(face).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"broken")
+    good, bad, gone = (str(tmp_path / name) for name in ("a.png", "b.png", "gone.png"))
+    command = ["predict", "--json", "--model", str(model)]
+    for paths, status in {(good,): 0, (str(tmp_path),): 0, (good, gone): 1, (good, bad): 1}.items():
+        assert main([*command, *paths]) == status
+        assert [row["file"] for row in json.loads(capsys.readouterr().out)] == [good]
+    for paths in ((bad,), (gone,), (bad, gone)):
+        assert main([*command, *paths]) == 1
+        assert os.path.basename(paths[0]) in capsys.readouterr().err
+    assert main([*command, good, bad, "--out", str(tmp_path / "out.csv")]) == 1
+    assert json.loads(capsys.readouterr().out)["faces"] == 1
+
+
+def test_rows_of_a_table_with_labels_or_without(network, faces, tmp_path):
+    stack = np.asarray(faces.images[:6])
+    texts = [" ".join(map(str, image.ravel())) for image in stack]
+    (tmp_path / "test.csv").write_text("\n".join(["pixels", *texts]), encoding="utf-8")
+    lines = ["emotion,pixels,Usage", f"3,{texts[0]},Training", f",{texts[1]},PublicTest"]
+    lines += [f"3,{texts[2]} 7,Training", f"9,{texts[3]},Training"]
+    (tmp_path / "mixed.csv").write_text("\n".join(lines), encoding="utf-8")
+    result = prediction.predict(tmp_path / "test.csv", model=network)
+    table = result.to_frame()
+    assert table.file.tolist() == [f"row {n}" for n in range(1, 7)]
+    expected = np.asarray(network(stack[..., None]))
+    np.testing.assert_allclose(table[PROBABILITIES], expected, atol=1e-5)
+
+    result = prediction.predict(tmp_path / "mixed.csv", model=network)
+    assert result.to_frame().file.tolist() == ["row 1", "row 2", "row 4"]
+    assert "2305" in result.unreadable["row 3"]
+
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(tmp_path / "test.csv", "test.csv")
+        archive.writestr("photos/face.png", encoded(Image.fromarray(stack[0]), "PNG"))
+        archive.writestr("readme.pdf", "%PDF")
+    out = tmp_path / "out.csv"
+    both = [tmp_path / "all.zip", tmp_path / "mixed.csv"]
+    tally = prediction.predict_to_csv(both, out, model=network)
+    assert tally == prediction.predict_to_csv(both, out, model=network)
+    assert (tally.faces, len(tally.unreadable), len(tally.others)) == (10, 1, 1)
+    named = pd.read_csv(out).file.tolist()
+    inside = tmp_path / "all.zip"
+    assert f"{inside / 'test.csv'}, row 6" in named and str(inside / "photos" / "face.png") in named
+    assert f"{tmp_path / 'mixed.csv'}, row 4" in named
+
+    (tmp_path / "diary.csv").write_text("day,text\n1,rain\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="day,text"):
+        prediction.predict(tmp_path / "diary.csv", model=network)
+
+
 class Stop(Exception):
     pass
 
@@ -471,7 +709,13 @@ def test_a_csv_of_another_model_or_kind_is_left_alone(network, model, faces, tmp
 
 def test_file_names_of_all_kinds_survive_the_csv(network, face, tmp_path):
     (tmp_path / "in").mkdir()
-    names = [b"comma, .png", "gl\u00fccklich.png".encode()]
+    names = [
+        b"comma, .png",
+        b"=1+1.png",
+        b"@SUM(1).png",
+        b"-1+cmd().png",
+        "gl\u00fccklich.png".encode(),
+    ]
     if sys.platform != "win32":  # which has no such names
         names += [b'quote" .png', b"line\nbreak.png"]
     if sys.platform == "linux":  # elsewhere a name is text
@@ -531,6 +775,54 @@ def test_a_model_that_would_run_code_is_refused(face, tmp_path):
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.fixture(scope="session")
+def moods(tmp_path_factory):
+    """Gives the path of a model of three classes that are no emotions."""
+    images = keras.Input((48, 48, 1), dtype="uint8")
+    x = keras.layers.Flatten()(images)
+    network = keras.Model(images, keras.layers.Dense(3, activation="softmax")(x), name="moods")
+    place = tmp_path_factory.mktemp("moods") / "moods.keras"
+    return zoo.save(network, place, card={"classes": ["happy", "bored", "focused"]})
+
+
+def test_classes_are_those_of_the_model(moods, network, faces, tmp_path):
+    stack, names = np.asarray(faces.images[:5]), ("happy", "bored", "focused")
+    result = prediction.predict(stack, model=moods)
+    table = result.to_frame()
+    assert tuple(table.columns) == prediction.columns(names)
+    expected = zoo.load(moods).predict(stack[..., None], verbose=0)
+    np.testing.assert_allclose(table[list(names)], expected, atol=1e-5)
+    assert table.emotion.tolist() == [names[i] for i in expected.argmax(axis=1)]
+    colour = labels.colours(names)[table.emotion[0]]
+    assert result.draw().getpixel((0, 200)) == ImageColor.getrgb(colour)
+
+    out = tmp_path / "out.csv"
+    prediction.predict_to_csv(stack, out, model=moods)
+    assert tuple(pd.read_csv(out).columns) == (*prediction.columns(names), "model", "note")
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match=r"out\.csv is of the classes happy, bored, focused, and"):
+        prediction.predict_to_csv(stack, out, model=network)
+    assert out.read_bytes() == before
+
+
+def test_a_model_from_elsewhere_is_read_as_it_is_said(network, faces, tmp_path):
+    inputs = keras.Input((64, 64, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    foreign = keras.Model(inputs, keras.layers.Dense(2, activation="softmax")(x))
+    foreign.save(tmp_path / "foreign.h5")
+    stack = np.asarray(faces.images[:4])
+    with pytest.warns(UserWarning, match=r"foreign\.h5 does not say .*64x64x3, pixels 0-255"):
+        table = prediction.predict(stack, model=tmp_path / "foreign.h5").to_frame()
+    assert tuple(table.columns) == prediction.columns(("class 0", "class 1"))
+    opened = runtimes.open_model(tmp_path / "foreign.h5", scaling="0-1", classes="awake,asleep")
+    table = prediction.predict(stack, model=opened).to_frame()
+    assert tuple(table.columns) == prediction.columns(("awake", "asleep"))
+    np.testing.assert_allclose(table[["awake", "asleep"]], opened(stack), atol=1e-5)
+    prediction.predict_to_csv(stack, tmp_path / "out.csv", model=opened)
+    with pytest.raises(ValueError, match="of the classes"):
+        prediction.predict_to_csv(stack, tmp_path / "out.csv", model=network)
+
+
 def test_importing_prediction_imports_no_keras():
     script = (
         "import sys, ferlib.prediction; print([m for m in ('keras', 'pandas') if m in sys.modules])"
@@ -558,6 +850,30 @@ def test_an_export_is_used_where_it_lies_beside_the_model(
     for given in (model, str(model), onnx):
         got = prediction.predict(stack, model=given).to_frame()[PROBABILITIES]
         np.testing.assert_allclose(got, np.asarray(network(stack[..., None])), atol=1e-4)
+
+
+def test_an_export_keeps_its_classes_and_needs_no_tensorflow(moods, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("tf2onnx")
+    file = tmp_path / "moods.keras"
+    file.write_bytes(moods.read_bytes())
+    out = prediction.export(file)
+    script = """
+import sys, numpy as np
+from ferlib import prediction
+for model in sys.argv[1:]:
+    found = prediction.predict(np.zeros((3, 48, 48), "uint8"), model=model)
+    print(found.classes, [name for name in ("keras", "tensorflow") if name in sys.modules])
+"""
+    told = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", script, str(file), str(out)],
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout.splitlines()
+    assert told == ["('happy', 'bored', 'focused') []"] * 2
+    out.write_bytes(out.read_bytes()[:500])
+    assert prediction.predict(np.zeros((48, 48), "uint8"), model=file).faces == 1
 
 
 def test_an_export_answers_as_in_inference(faces, tmp_path):
