@@ -171,7 +171,7 @@ def predict(args: argparse.Namespace) -> Any:
     if args.input or args.classes:
         model = runtimes.open_model(model, scaling=args.input, classes=args.classes)
     detect = {"yes": True, "no": False}.get(args.detect, "auto")
-    options = {"model": model, "detect": detect, "boxes": args.boxes}
+    options: dict[str, Any] = {"model": model, "detect": detect, "boxes": args.boxes}
     source = args.picture if len(args.picture) > 1 else args.picture[0]
     if args.out:
         found = prediction.predict_to_csv(source, args.out, **options)

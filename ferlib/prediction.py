@@ -63,7 +63,7 @@ _MISSING = "there is no such file or folder"
 _NOT_FILE = "a broken link, or no regular file"
 _HOLDERS = ("table", "parquet", "npy", "zip", "tar", "gzip", "bzip2", "xz")
 _CHANNELS = ((), (1,), (3,), (4,))
-_TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+_TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def columns(classes: tuple[str, ...] = EMOTIONS) -> tuple[str, ...]:
@@ -205,7 +205,7 @@ def _check_address(url: str, is_local: bool) -> None:
     for *_, (host, *_) in socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM):
         found = ipaddress.ip_address(host)
         if not (found.is_global or (is_local and found.is_loopback)):
-            raise ValueError(f"{parts.hostname} is {host}, in a private network or this machine")
+            raise ValueError(f"{parts.hostname} ({host}) is this machine or in a private network")
 
 
 def _fetch(url: str) -> bytes:
@@ -287,6 +287,8 @@ def _problem(path: Path) -> str:
     if not path.is_file():
         return _NOT_FILE
     kind = _kind(path)
+    if kind in _HOLDERS:
+        kind = f"{kind}, read only where it is named itself"
     return "" if kind == "picture" else _NO_PICTURE + kind
 
 
@@ -333,8 +335,10 @@ def _members(tree: archives.Tree, folder: Path, alone: bool) -> Iterator[tuple]:
             elif file.kind in _HOLDERS:
                 for row in _rows(file):
                     name = f"row {row.row}" if alone else f"{path}, row {row.row}"
-                    is_bad = isinstance(row, Fault)
-                    yield name, None if is_bad else row.pixels, row.problem if is_bad else ""
+                    if isinstance(row, Fault):
+                        yield name, None, row.problem
+                    else:
+                        yield name, row.pixels, ""
             else:
                 yield path, None, _NO_PICTURE + file.kind
         except Exception as error:  # a damaged archive raises almost anything
@@ -428,13 +432,15 @@ def _look(file: str, source: Any, problem: str, detect: bool | str, given: dict 
 
 def _why(source: Any, error: Exception) -> str:
     """Says why a picture cannot be read; what is no picture is told by its first bytes."""
-    head = source[:1024] if isinstance(source, bytes) else b""
+    head = source[:1024] if isinstance(source, bytes) else None
     if isinstance(source, Path):
         with contextlib.suppress(OSError), source.open("rb") as file:
             head = file.read(1024)
+    if head is None:
+        return f"{type(error).__name__}: {error}"
     if head[4:8] == b"ftyp" and head[8:10] in (b"he", b"mi", b"ms"):
         return f"HEIC, read with `pip install pillow-heif`, or damaged ({error})"
-    kind = archives.kind_of(head) if head else ""
+    kind = archives.kind_of(head)
     return kind if " " in kind else f"{type(error).__name__}: {error}"
 
 
@@ -523,11 +529,14 @@ def _quick(opened: runtimes.Classifier) -> runtimes.Classifier:
 
 
 def _title(model: runtimes.Model, opened: runtimes.Classifier) -> str:
-    """Names a model in a CSV, a file with a digest and other readings with what they are."""
-    if isinstance(model, (str, Path)):
-        return f"{model} {_digest(zoo.find(model))[:8]}"
+    """Names a model in a CSV: a file with a digest, and how it is read where somebody said so."""
+    if not isinstance(model, (str, Path, runtimes.Classifier)):
+        return opened.name
     is_opened = isinstance(model, runtimes.Classifier)
-    return f"{opened.name} {opened.reading}" if is_opened else opened.name
+    title = opened.name if is_opened else str(model)
+    with contextlib.suppress(FileNotFoundError):  # of a Keras model that was opened
+        title += f" {_digest(zoo.find(title))[:8]}"
+    return f"{title} {opened.reading}" if is_opened else title
 
 
 def export(

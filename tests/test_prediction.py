@@ -264,7 +264,7 @@ def test_what_comes_from_the_web_is_limited(network, site, monkeypatch):
             prediction.predict(f"http://{host}:{site.server_port}{path}", model=network)
         return str(error.value)
 
-    assert "192.168.7.7, in a private network" in refused("/away")
+    assert "(192.168.7.7) is this machine or in a private network" in refused("/away")
     site.away = "ftp://example.org/face.png"
     assert "no http or https address" in refused("/away")
     site.away = "file:///etc/passwd"
@@ -479,12 +479,17 @@ def test_bad_files_are_named_and_stop_nothing(network, folder):
     assert str(place / "deep" / "deeper" / "UPPER.JPG") in set(result.to_frame().file)
     for name in bad:
         assert name in str(result)
+    assert result.unreadable[str(place / "empty.png")] == "an empty file"
     assert "DecompressionBomb" in result.unreadable[str(place / "small bomb.png")]
 
 
 def test_a_bad_file_alone_is_an_error_that_says_why(network, folder):
     with pytest.raises(ValueError, match="truncated"):
         prediction.predict(folder[0] / "truncated.jpg", model=network)
+    if sys.platform != "win32":
+        for name in ("pipe.png", "itself.png", "gone.png"):
+            with pytest.raises(ValueError, match="no regular file"):
+                prediction.predict(folder[0] / name, model=network)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need an administrator on Windows")
@@ -819,6 +824,9 @@ def test_a_model_from_elsewhere_is_read_as_it_is_said(network, faces, tmp_path):
     assert tuple(table.columns) == prediction.columns(("awake", "asleep"))
     np.testing.assert_allclose(table[["awake", "asleep"]], opened(stack), atol=1e-5)
     prediction.predict_to_csv(stack, tmp_path / "out.csv", model=opened)
+    again = runtimes.open_model(opened, scaling="-1-1")
+    with pytest.raises(ValueError, match="is of the model .* pixels 0-1.* not .* pixels -1-1"):
+        prediction.predict_to_csv(stack, tmp_path / "out.csv", model=again)
     with pytest.raises(ValueError, match="of the classes"):
         prediction.predict_to_csv(stack, tmp_path / "out.csv", model=network)
 
