@@ -323,5 +323,5 @@ def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
 
 
 def test_data_without_val_is_refused(data, tmp_path):
-    with pytest.raises(ValueError, match="none in val"):
+    with pytest.raises(ValueError, match="no pictures in val"):
         training.train(SMALL, data.of("train"), tmp_path / "out")
