@@ -695,8 +695,9 @@ class _Log:
     """Turns what tqdm draws into lines."""
 
     def write(self, text):
-        if text.strip():
-            print(text.strip(), flush=True)
+        line = text.strip().replace(", ? pictures/s, ? left", "")  # not known before the first batch
+        if line:
+            print(line, flush=True)
 
     def flush(self):
         pass
