@@ -266,9 +266,9 @@ def parser() -> argparse.ArgumentParser:
         "class (null leaves out)"
     )
 
-    def add_data(add, name="--data", **options):
+    def add_data(add, name="--data", more="", **options):
         add(name, **source | options)
-        add("--labels", metavar="NAME|FILE", help=meaning)
+        add("--labels", metavar="NAME|FILE", help=meaning + more)
         add("--partial", action="store_true", help="take what is there of data that is cut off")
 
     def add_reading(add):
@@ -312,7 +312,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(evaluate)
     add("model", **model | {"help": f"{model['help']}; also .onnx and .tflite"})
-    add_data(add)
+    add_data(add, more="; ferplus: also the accuracy against the majority of FER+'s votes")
     add_reading(add)
     add("--split", choices=["train", "val", "test"], help="test where there is one, else val")
     add("--tta", nargs="?", const="flip", default="none", choices=["none", "flip", "ten"],
