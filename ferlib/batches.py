@@ -192,7 +192,7 @@ def targets(
         float32 [N, classes], rows that sum to 1.
 
     Raises:
-        ValueError: If votes are asked for and there are none.
+        ValueError: If votes are asked for and there are none, or there are fewer classes.
 
     Example:
         >>> targets(np.array([1, 0]), classes=3)
@@ -207,8 +207,13 @@ def targets(
             "ferplus_weight needs FER+ votes: put fer2013new.csv beside the FER2013 csv, "
             "or set ferplus_weight to 0."
         )
-    tagged = np.zeros_like(hot)
+    tagged = np.zeros((len(hot), max(classes, len(EMOTIONS))), "float32")
     tagged[:, list(FERPLUS_TO_LABEL.values())] = votes[:, list(FERPLUS_TO_LABEL)]
+    if tagged[:, classes:].any():
+        raise ValueError(
+            f"FER+ votes are for FER2013's seven emotions; these are {classes} classes."
+        )
+    tagged = tagged[:, :classes]
     total = tagged.sum(axis=1, keepdims=True)
     weight = np.where(total > 0, ferplus_weight, 0.0).astype("float32")
     return (1 - weight) * hot + weight * tagged / np.maximum(total, 1)

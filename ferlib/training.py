@@ -695,7 +695,9 @@ class _Log:
     """Turns what tqdm draws into lines."""
 
     def write(self, text):
-        line = text.strip().replace(", ? pictures/s, ? left", "")  # not known before the first batch
+        line = text.strip().replace(
+            ", ? pictures/s, ? left", ""
+        )  # not known before the first batch
         if line:
             print(line, flush=True)
 
