@@ -695,9 +695,8 @@ class _Log:
     """Turns what tqdm draws into lines."""
 
     def write(self, text):
-        line = text.strip().replace(
-            ", ? pictures/s, ? left", ""
-        )  # not known before the first batch
+        unknown = ", ? pictures/s, ? left"  # before the first batch
+        line = text.strip().replace(unknown, "")
         if line:
             print(line, flush=True)
 
