@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,6 +135,11 @@ class _Books:
 class _Bayesian(_Books, oracles.BayesianOptimizationOracle):
     def __init__(self, *, trials, epochs, **options):
         super().__init__(max_trials=trials, num_initial_points=max(3, trials // 3), **options)
+
+    def populate_space(self, trial_id):
+        with warnings.catch_warnings():  # scikit-learn's, of scores that a parameter hardly moves
+            warnings.filterwarnings("ignore", "The optimal value found for")
+            return super().populate_space(trial_id)
 
 
 class _Hyperband(_Books, oracles.HyperbandOracle):
