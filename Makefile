@@ -1,7 +1,7 @@
 PROFILE ?= quick
 PY ?= 3.11
 BACKENDS ?= jax
-EXTRAS := lab,faces,onnx,heic,parquet,browser,dev
+EXTRAS := lab,faces,onnx,heic,browser,dev
 VENV := .venv
 READY := $(VENV)/.installed
 # The newest Python that really runs: a name on PATH may be a shim without a Python behind it.
@@ -50,7 +50,7 @@ versions: $(READY)  ## the tests with the oldest versions allowed; make versions
 	$(VENV)/bin/python -m pip install -q uv
 	$(VENV)/bin/python -m uv venv -q --clear --python $(PY) $(VENV)-$(PY)
 	$(VENV)/bin/python -m uv pip install -q --python $(VENV)-$(PY) $(OLDEST) \
-		-e '.[lab,faces,onnx,heic,parquet,dev]'
+		-e '.[lab,faces,onnx,heic,dev]'
 	$(VENV)-$(PY)/bin/python -m pytest --durations 10
 
 $(READY): pyproject.toml constraints.txt
