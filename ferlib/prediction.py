@@ -14,6 +14,7 @@ import json
 import math
 import queue
 import socket
+import sys
 import tempfile
 import threading
 import warnings
@@ -370,7 +371,13 @@ def _detector():
     _need("faces", "mtcnn", what="To find faces (detect=False takes a picture as one face)")
     from mtcnn import MTCNN
 
-    return MTCNN()
+    hook = sys.unraisablehook
+    # On Python 3.13 lz4 flushes the file of weights that it has closed.
+    sys.unraisablehook = lambda _: None
+    try:
+        return MTCNN()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _find(picture: Image.Image) -> list[tuple]:
