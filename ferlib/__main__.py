@@ -144,23 +144,31 @@ def _rows(table):
 
 def evaluate(args: argparse.Namespace) -> dict:
     """Measure a model on the test split, or on val where there is no test."""
-    from ferlib import evaluation
+    from ferlib import evaluation, runtimes
 
     by_votes = args.labels == "ferplus"
+    reading = {"scaling": args.input, "classes": args.classes, "prior": args.prior}
     report = evaluation.evaluate(
         args.model,
         _faces(args, labels=None) if by_votes else _faces(args),
         split=args.split,
         tta=args.tta,
-        scaling=args.input,
-        classes=args.classes,
+        **reading,
     )
     print(report)
-    if not by_votes:
-        return report.to_dict()
-    found = evaluation.ferplus_accuracy(report)
-    print("against FER+'s majority:", ", ".join(f"{key} {value}" for key, value in found.items()))
-    return report.to_dict() | {"ferplus": evaluation.plain(found)}
+    answer = report.to_dict()
+    if by_votes:
+        found = evaluation.ferplus_accuracy(report)
+        print("against FER+'s majority:", ", ".join(f"{key} {it}" for key, it in found.items()))
+        answer["ferplus"] = evaluation.plain(found)
+    if args.crops:
+        opened = runtimes.open_model(args.model, **reading)
+        table = evaluation.robustness(opened, report.data, corruptions=evaluation.CROPS)
+        table = table[table["level"] > 0].drop(columns="level")
+        print("\nOne view of faces that are cut out or lit in other ways:")
+        print(table.to_string(index=False, float_format="{:.3f}".format))
+        answer["crops"] = _rows(table)
+    return answer
 
 
 def predict(args: argparse.Namespace) -> Any:
@@ -168,8 +176,10 @@ def predict(args: argparse.Namespace) -> Any:
     from ferlib import archives, prediction, runtimes
 
     model = args.model
-    if args.input or args.classes:
-        model = runtimes.open_model(model, scaling=args.input, classes=args.classes)
+    if args.input or args.classes or args.prior != "trained":
+        model = runtimes.open_model(
+            model, scaling=args.input, classes=args.classes, prior=args.prior
+        )
     detect = {"yes": True, "no": False}.get(args.detect, "auto")
     options: dict[str, Any] = {"model": model, "detect": detect, "boxes": args.boxes}
     source = args.picture if len(args.picture) > 1 else args.picture[0]
@@ -276,6 +286,8 @@ def parser() -> argparse.ArgumentParser:
             help="pixels that a model from elsewhere expects; write --input=-1-1")  # fmt: skip
         add("--classes", metavar="NAMES",
             help="its outputs in order, commas between; alphabetical for FER2013's")  # fmt: skip
+        add("--prior", default="trained", metavar="uniform|STRENGTH",
+            help="answer as if classes were equally frequent; 0.5 goes half the way")  # fmt: skip
 
     add = command(data)
     add_data(add, "source", nargs="?")
@@ -317,6 +329,8 @@ def parser() -> argparse.ArgumentParser:
     add("--split", choices=["train", "val", "test"], help="test where there is one, else val")
     add("--tta", nargs="?", const="flip", default="none", choices=["none", "flip", "ten"],
         help="average the answers to changed pictures")  # fmt: skip
+    add("--crops", action="store_true",
+        help="also of faces larger, smaller, shifted, turned, blurred, dark")  # fmt: skip
 
     add = command(predict)
     add("picture", nargs="+", metavar="PICTURE|FOLDER|CSV|ARCHIVE|URL")

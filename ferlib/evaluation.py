@@ -40,6 +40,16 @@ CORRUPTIONS = {
 """Corruption -> its five strengths: blur's sigma in pixels; noise's standard deviation and
 brightness's shift in grey levels; side of the covered square in pixels; degrees; JPEG quality."""
 
+CROPS = {
+    "scale": (0.8, 0.9, 1.1, 1.25),
+    "shift": (0.1,),
+    "rotation": (15,),
+    "blur": (1.0,),
+    "dark": (0.25,),
+}
+"""How faces that are found and cut out differ from FER2013's: the face's size, 1 as it is; shift
+as a share of the side; degrees; blur's sigma in pixels; share of the light that is left."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -76,7 +86,7 @@ class Report:
         confusion: int [K, K], rows are labels, columns are answers.
         left_out: Classes that only one side has and that were not compared: "data" -> {class:
             number of its pictures}, "model" -> names.
-        reading: How the model's input and output were read; empty where its card says it.
+        reading: How the model's input and output were read; empty where its card alone says it.
     """
 
     model: str
@@ -224,6 +234,7 @@ def evaluate(
     tta: str = "none",
     scaling: str | None = None,
     classes: str | tuple[str, ...] | None = None,
+    prior: str | float = "trained",
     seen: str | np.ndarray | None = "auto",
     name: str = "",
     resamples: int = 1000,
@@ -245,6 +256,8 @@ def evaluate(
             takes what is known of the model, else "0-255".
         classes: Names of its outputs in their order, or "alphabetical". None takes the card's,
             else FER2013's where there are seven.
+        prior: "uniform" answers as if all classes were equally frequent, see
+            `runtimes.open_model`.
         seen: uint64 hashes of the pictures that the model was trained on (see
             `cleaning.picture_hashes`), or None for unknown. "auto" reads them from the model's
             file; a model in memory has none. Only exact copies are found: where pictures lie in
@@ -275,11 +288,11 @@ def evaluate(
             f"{data.title} has no {split} split (it has: {', '.join(data.splits) or 'none'}); "
             "name another, or make the splits with ferlib.cleaning.prepare."
         )
-    opened = runtimes.open_model(model, scaling=scaling, classes=classes)
+    opened = runtimes.open_model(model, scaling=scaling, classes=classes, prior=prior)
     if opened.classes[0] == "class 0" and len(opened.classes) == len(data.classes):
         opened = replace(opened, classes=data.classes)
     _compare(part, opened.classes, opened.name)  # what cannot be compared is not computed
-    reading = ""
+    reading = opened.reading if opened.prior else ""
     if not opened.has_card:
         reading = f"{opened.reading}; {_try_readings(opened, data, seed)}"
     if isinstance(seen, str):
@@ -814,13 +827,16 @@ def _ferplus_labels(classes):
 
 
 def corrupt(images: np.ndarray, corruption: str, strength: float, *, seed: int = 0) -> np.ndarray:
-    """Spoils pictures in one of the ways of `CORRUPTIONS`.
+    """Spoils pictures in one of the ways of `CORRUPTIONS` and `CROPS`.
+
+    What comes in from outside of a picture repeats its border.
 
     Args:
         images: uint8 [N, H, W].
-        corruption: "blur", "noise", "brightness" (up or down), "occlusion" (a grey square
-            somewhere), "rotation" (to either side) or "jpeg".
-        strength: See `CORRUPTIONS`.
+        corruption: "blur", "noise", "brightness" (up or down), "dark", "occlusion" (a grey square
+            somewhere), "scale" (of the face), "shift" (to one of four sides), "rotation" (to
+            either side) or "jpeg".
+        strength: See `CORRUPTIONS` and `CROPS`.
         seed: Seed of noise, sides and places.
 
     Returns:
@@ -828,38 +844,67 @@ def corrupt(images: np.ndarray, corruption: str, strength: float, *, seed: int =
 
     Raises:
         ValueError: If `corruption` is unknown.
+
+    Example:
+        >>> from ferlib import drawn, evaluation
+        >>> faces = drawn.draw(21).images
+        >>> evaluation.corrupt(faces, "scale", 0.8).shape
+        (21, 48, 48)
     """
     import cv2
     from scipy import ndimage
 
     rng = np.random.default_rng(seed)
     n, height, width = images.shape
-    side = rng.choice((-1, 1), (n, 1, 1))
+    side = rng.choice((-1, 1), n)
 
     if corruption == "blur":
         spoiled = ndimage.gaussian_filter(images, strength, axes=(1, 2))
     elif corruption == "noise":
         spoiled = images + strength * rng.standard_normal(images.shape, "float32")
     elif corruption == "brightness":
-        spoiled = images + side * float(strength)
+        spoiled = images + side[:, None, None] * float(strength)
+    elif corruption == "dark":
+        spoiled = images * float(strength)
     elif corruption == "occlusion":
         spoiled = images.copy()
         tops = rng.integers(height - strength + 1, size=n)
         lefts = rng.integers(width - strength + 1, size=n)
         for picture, top, left in zip(spoiled, tops, lefts, strict=True):
             picture[top : top + strength, left : left + strength] = 128
+    elif corruption == "scale":
+        spoiled = _moved(images, scale=strength)
+    elif corruption == "shift":
+        is_down = rng.integers(2, size=n)
+        share = side * strength
+        spoiled = _moved(images, right=share * width * (1 - is_down), down=share * height * is_down)
     elif corruption == "rotation":
-        options = {"axes": (1, 2), "reshape": False, "order": 1, "mode": "nearest"}
-        one_way = ndimage.rotate(images, strength, **options)
-        other_way = ndimage.rotate(images, -strength, **options)
-        spoiled = np.where(side > 0, one_way, other_way)
+        spoiled = _moved(images, degrees=side * strength)
     elif corruption == "jpeg":
         quality = (cv2.IMWRITE_JPEG_QUALITY, int(strength))
         files = [cv2.imencode(".jpg", picture, quality)[1] for picture in images]
         spoiled = [cv2.imdecode(file, cv2.IMREAD_GRAYSCALE) for file in files]
     else:
-        raise ValueError(f"{corruption!r} is no corruption; known are {', '.join(CORRUPTIONS)}.")
+        known = ", ".join(CORRUPTIONS | CROPS)
+        raise ValueError(f"{corruption!r} is no corruption; known are {known}.")
     return np.clip(np.asarray(spoiled), 0, 255).astype("uint8")
+
+
+def _moved(images, *, scale=1.0, degrees=0.0, right=0.0, down=0.0):
+    """Scales and turns pictures about their centre and shifts them, by a number or one for each."""
+    import cv2
+
+    n, height, width = images.shape
+    centre = ((width - 1) / 2, (height - 1) / 2)
+    each = [np.broadcast_to(value, n).tolist() for value in (scale, degrees, right, down)]
+    moved = []
+    for picture, size, angle, dx, dy in zip(images, *each, strict=True):
+        matrix = cv2.getRotationMatrix2D(centre, angle, size)
+        matrix[:, 2] += dx, dy
+        moved.append(
+            cv2.warpAffine(picture, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+        )
+    return moved
 
 
 def robustness(
@@ -875,13 +920,21 @@ def robustness(
     Args:
         model: As for `evaluate`.
         data: The pictures; those of classes that the model does not have are left out.
-        corruptions: Corruption -> its strengths, the weakest first.
+        corruptions: Corruption -> its strengths, the weakest first. `CROPS` is how faces from
+            elsewhere differ.
         seed: Seed of the corruptions.
         progress: Whether a bar is drawn.
 
     Returns:
         One row a corruption and level (1 is the weakest, 0 the pictures as they are): strength,
-        n, accuracy, and low and high of its 95 % interval.
+        n, accuracy, low and high of its 95 % interval, and lost, how much less the accuracy is
+        than on the pictures as they are.
+
+    Example:
+        >>> from ferlib import drawn, evaluation
+        >>> table = evaluation.robustness("tiny", drawn.draw(21), corruptions={"blur": (1, 2)})
+        >>> table["level"].tolist()
+        [0, 1, 2]
     """
     import pandas as pd
     from tqdm.auto import tqdm
@@ -903,4 +956,5 @@ def robustness(
             spoiled = corrupt(data.images, name, strength, seed=seed)
             rows.append((name, level, strength, hits(spoiled)))
     table = pd.DataFrame(rows, columns=["corruption", "level", "strength", "hits"])
-    return _shares(table, len(data))
+    lost = (clean - table["hits"]) / len(data)
+    return _shares(table, len(data)).assign(lost=lost)

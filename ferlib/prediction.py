@@ -597,7 +597,9 @@ def export(
         if int8:
             made = _quantise(made, np.asarray(calibration)[..., None])
         whole = onnx.load(made)
-        about = {"made_from": _digest(file), "classes": json.dumps(zoo.read_classes(file))}
+        classes = zoo.read_classes(file)
+        about = {"made_from": _digest(file), "classes": json.dumps(classes)}
+        about["shares"] = json.dumps(zoo.read_shares(file, classes))
         onnx.helper.set_model_props(whole, about)
         onnx.save(whole, made)
         files.replace(made, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,8 @@ class Classifier:
         logits: Whether it answers logits, which softmax turns into probabilities.
         keras_model: The Keras model; None for other runtimes.
         made_from: SHA-256 of the model's file that this is an export of, "" where none is named.
+        shares: Each class's share of the data that it was trained on; empty where unknown.
+        prior: How far its answers forget these shares, see `to_uniform_prior`: 0 not at all.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Classifier:
     logits: bool = False
     keras_model: keras.Model | None = None
     made_from: str = ""
+    shares: tuple[float, ...] = ()
+    prior: float = 0.0
 
     @property
     def takes_pixels(self) -> bool:
@@ -82,9 +86,10 @@ class Classifier:
     def reading(self) -> str:
         """How its input and output are read, in one line."""
         height, width, channels = self.shape
+        prior = f", prior uniform ({self.prior:g})" if self.prior else ""
         return (
             f"{height}x{width}x{channels}, pixels {self.scaling}, "
-            f"outputs {order_name(self.classes)}{' (logits)' * self.logits}"
+            f"outputs {order_name(self.classes)}{' (logits)' * self.logits}{prior}"
         )
 
     def adapt(self, images: np.ndarray) -> np.ndarray:
@@ -113,7 +118,35 @@ class Classifier:
             inputs = self.adapt(images[start : start + step])
             answers.append(np.asarray(self.run(inputs, batch_size), "float32"))
         answers = np.concatenate(answers)
-        return _softmax(answers) if self.logits else answers
+        if self.logits:
+            answers = _softmax(answers)
+        return to_uniform_prior(answers, self.shares, self.prior) if self.prior else answers
+
+
+def to_uniform_prior(
+    probabilities: np.ndarray, shares: Sequence[float], strength: float = 1.0
+) -> np.ndarray:
+    """Makes a model's answers forget how frequent each class was in its training (Bayes' rule).
+
+    Args:
+        probabilities: float [N, K].
+        shares: Share of each of the K classes in the training data.
+        strength: 1 answers as if all classes were equally frequent, 0 as trained; more than 1
+            goes beyond.
+
+    Returns:
+        float32 [N, K]: divided by the shares to the power of `strength`, each row sums to 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import runtimes
+        >>> runtimes.to_uniform_prior(np.array([[0.8, 0.2]]), (0.9, 0.1)).round(2)
+        array([[0.31, 0.69]], dtype=float32)
+
+    Source: Menon et al., Long-tail learning via logit adjustment (2021, arXiv:2007.07314).
+    """
+    answers = probabilities / np.asarray(shares) ** strength
+    return (answers / answers.sum(axis=1, keepdims=True)).astype("float32")
 
 
 def open_model(
@@ -121,6 +154,7 @@ def open_model(
     *,
     scaling: str | None = None,
     classes: str | tuple[str, ...] | None = None,
+    prior: str | float = "trained",
 ) -> Classifier:
     """Opens a model of any kind; a file that would run code of its own is refused.
 
@@ -131,13 +165,16 @@ def open_model(
             the model, else "0-255".
         classes: Names of the outputs in their order, as a tuple or with commas between, or
             "alphabetical". None takes the card's, else FER2013's where there are seven.
+        prior: "trained" answers as the model does; "uniform" as if all classes were equally
+            frequent; a number is the strength of that, see `to_uniform_prior`.
 
     Returns:
         The Classifier.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If the file is no model that can be read, or `scaling` or `classes` do not fit.
+        ValueError: If the file is no model that can be read, or `scaling`, `classes` or `prior` do
+            not fit.
         ImportError: If the runtime of its kind is not installed.
 
     Example:
@@ -163,6 +200,8 @@ def open_model(
         opened = replace(opened, scaling=scaling)
     if classes is not None:
         opened = replace(opened, classes=_parse_classes(classes, opened))
+    if prior != "trained":
+        opened = replace(opened, prior=_parse_prior(prior, opened))
     return opened
 
 
@@ -211,6 +250,25 @@ def _parse_classes(classes, opened):
             f"{', '.join(names)}. Name each output once, in their order."
         )
     return names
+
+
+def _parse_prior(prior, opened):
+    """Gives the strength that `prior` means, where the model's shares are known."""
+    try:
+        strength = 1.0 if prior == "uniform" else float(prior)
+    except ValueError:
+        strength = -1.0
+    if not 0 <= strength < 10:
+        raise ValueError(
+            f'prior is {prior!r}; it can be "trained", "uniform" or a number from 0 to 10.'
+        )
+    if len(opened.shares) != len(opened.classes) or min(opened.shares) <= 0:
+        raise ValueError(
+            f"{opened.name} does not say how frequent each class was in its training, or had none "
+            "of one, so that its prior cannot be taken out. Files that ferlib.training writes, and "
+            "shipped models, say it."
+        )
+    return strength
 
 
 # ---- files -------------------------------------------------------------------------------
@@ -337,7 +395,8 @@ def _open_keras(path, name):
     except Exception as error:
         raise ValueError(f"{path} cannot be loaded: {_why(str(error))}") from error
     has_card = bool(zoo.read_card(path))
-    return _of_keras(model, name, zoo.read_classes(path) if has_card else (), has_card)
+    opened = _of_keras(model, name, zoo.read_classes(path) if has_card else (), has_card)
+    return replace(opened, shares=zoo.read_shares(path, opened.classes))
 
 
 def _why(error):
@@ -387,6 +446,7 @@ def _open_onnx(path, name):
         dtype={"float": "float32", "double": "float64"}.get(dtype, dtype),
         has_card="made_from" in about and "classes" in about,
         made_from=about.get("made_from", ""),
+        shares=tuple(json.loads(about.get("shares", "[]"))),
     )
 
 

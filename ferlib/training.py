@@ -357,6 +357,7 @@ def _card(recipe, data, metrics, spread):
             "title": data.title,
             "fingerprint": data.fingerprint,
             "pictures": {split: len(data.of(split)) for split in data.splits},
+            "shares": _shares(recipe, data),
         },
         "training": metrics,
         "backend": backend,
@@ -369,6 +370,17 @@ def _card(recipe, data, metrics, spread):
         "devices": spread.devices,
         "date": datetime.date.today().isoformat(),
     }
+
+
+def _shares(recipe, data):
+    """Gives the share of each class in what is learned: of the targets, weighed as they are."""
+    train = data.of("train")
+    shares = _targets(recipe, train).mean(axis=0)
+    if recipe.class_weights:
+        weights = batches.class_weights(train.labels, classes=len(data.classes))
+        shares = shares * np.array(list(weights.values()))
+    shares = shares / shares.sum()
+    return {name: round(float(share), 6) for name, share in zip(data.classes, shares, strict=True)}
 
 
 # ---- what learns -------------------------------------------------------------------------
@@ -386,19 +398,23 @@ def _feed(recipe, data, spread):
         if card and tuple(card.get("classes", EMOTIONS)) != data.classes:
             raise ValueError(f"{name} knows other classes than {', '.join(data.classes)}.")
     spread.check(min(recipe.batch_size, len(pictures)))
-    wanted = batches.targets(
-        pictures.labels,
-        pictures.votes,
-        classes=len(data.classes),
-        ferplus_weight=recipe.ferplus_weight,
-    )
     return batches.Batches(
         pictures.images,
-        wanted,
+        _targets(recipe, pictures),
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         mixup=recipe.mixup,
         part=(spread.process, spread.processes),
+    )
+
+
+def _targets(recipe, pictures):
+    """Gives the distributions that pictures are learned towards."""
+    return batches.targets(
+        pictures.labels,
+        pictures.votes,
+        classes=len(pictures.classes),
+        ferplus_weight=recipe.ferplus_weight,
     )
 
 

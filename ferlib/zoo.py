@@ -266,6 +266,30 @@ def read_classes(model: keras.Model | str | Path) -> tuple[str, ...]:
     return EMOTIONS if outputs == len(EMOTIONS) else tuple(f"class {i}" for i in range(outputs))
 
 
+def read_shares(model: str | Path, classes: Sequence[str]) -> tuple[float, ...]:
+    """Reads each class's share of the data that a model was trained on.
+
+    Args:
+        model: A path, or the name of a shipped model.
+        classes: Names of its classes, in the order of its outputs.
+
+    Returns:
+        A share for each class; empty where neither the file nor the card beside it says.
+
+    Example:
+        >>> shares = read_shares("tiny", EMOTIONS)
+        >>> min(zip(shares, EMOTIONS))[1]
+        'disgust'
+    """
+    path = find(model)
+    card = read_card(path)
+    beside = path.with_suffix(".json")
+    if path.parent == PRETRAINED and beside.is_file():
+        card = json.loads(beside.read_text(encoding="utf-8"))
+    shares = card.get("data", {}).get("shares", {})
+    return tuple(shares[name] for name in classes) if set(classes) <= set(shares) else ()
+
+
 def read_seen(model: str | Path) -> np.ndarray | None:
     """Reads the hashes of the pictures that a model was trained on.
 

@@ -13,7 +13,7 @@ from PIL import Image
 from test_suite import write
 
 import ferlib
-from ferlib import cleaning, zoo
+from ferlib import cleaning, runtimes, zoo
 from ferlib.__main__ import main, parser
 
 WILD = ["-p", "learning_rate=1e30", "-p", "teachers=[]", "-p", "warmup_epochs=0", "-p", "ema=0"]
@@ -126,6 +126,10 @@ def test_train_evaluate_predict_export(tmp_path, capsys):
     assert report["split"] == "val" and 0 <= report["metrics"]["accuracy"]["value"] <= 1
     assert main(["evaluate", str(model), "--data", "drawn:140", "--tta"]) == 0
     assert "on test of drawn faces" in capsys.readouterr().out
+    options = ["--data", "drawn:140", "--prior", "uniform", "--crops"]
+    report = answer(capsys, "evaluate", model, *options)
+    assert "prior uniform (1)" in report["reading"]
+    assert [row["strength"] for row in report["crops"][:4]] == [0.8, 0.9, 1.1, 1.25]
 
     picture = tmp_path / "face.png"
     Image.fromarray(np.full((48, 48), 90, np.uint8)).save(picture)
@@ -134,12 +138,18 @@ def test_train_evaluate_predict_export(tmp_path, capsys):
     table = tmp_path / "faces.csv"
     told = answer(capsys, "predict", picture, "--model", model, "--out", table, "--detect", "no")
     assert told["faces"] == 1 and table.read_text().count("\n") == 2
+    balanced = tmp_path / "balanced.csv"
+    options = ["--model", model, "--prior", "0.5", "--out", balanced]
+    answer(capsys, "predict", picture, *options)
+    assert "prior uniform (0.5)" in pd.read_csv(balanced)["model"][0]
     assert main(["predict", str(tmp_path / "none.png"), "--model", str(model)]) == 1
 
     pytest.importorskip("tf2onnx")
     pytest.importorskip("onnxruntime")
     made = answer(capsys, "export", model, "--to", "onnx")
     assert made == {"file": str(out / "model.onnx")}
+    shares = runtimes.open_model(out / "model.onnx").shares
+    assert shares == runtimes.open_model(model).shares and len(shares) == 7
 
 
 def test_the_module_is_the_program():

@@ -9,7 +9,7 @@ from keras import layers
 from scipy.special import softmax
 from sklearn import metrics
 
-from ferlib import evaluation, explain, models, zoo
+from ferlib import evaluation, explain, models, runtimes, zoo
 from ferlib.labels import EMOTIONS
 
 
@@ -177,6 +177,41 @@ def test_flipping_pictures_does_not_change_what_tta_answers(val):
         evaluation.probabilities(model, val.images, tta="flop")
 
 
+def test_a_uniform_prior_undoes_the_shares_of_the_training(faces, tmp_path):
+    """Bayes: what was learned where a class is rare, asked where none is."""
+    rng = np.random.default_rng(0)
+    likelihood, shares = rng.dirichlet(np.ones(7), 500), rng.dirichlet(np.full(7, 5))
+    learned = likelihood * shares
+    learned /= learned.sum(axis=1, keepdims=True)
+    found = runtimes.to_uniform_prior(learned, shares)
+    assert found == pytest.approx(likelihood, abs=1e-6) and found.dtype == np.float32
+    assert runtimes.to_uniform_prior(learned, shares, 0) == pytest.approx(learned, abs=1e-6)
+
+    model = models.build("vgg", widths=(8,))
+    card = {"classes": EMOTIONS, "data": {"shares": dict(zip(EMOTIONS, shares, strict=True))}}
+    path = zoo.save(model, tmp_path / "model.keras", card=card)
+    plain = evaluation.evaluate(path, faces, split="val", resamples=20)
+    report = evaluation.evaluate(path, faces, split="val", prior="uniform", resamples=20)
+    expected = runtimes.to_uniform_prior(plain.probabilities, shares)
+    assert report.probabilities == pytest.approx(expected, abs=1e-6)
+    assert "prior uniform (1)" in str(report) and not plain.reading
+    half = runtimes.open_model(path, prior="0.5")(faces.of("val").images)
+    assert half == pytest.approx(
+        runtimes.to_uniform_prior(plain.probabilities, shares, 0.5), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("prior", ["flat", -1, "nan"])
+def test_a_prior_that_cannot_be_is_refused(prior):
+    with pytest.raises(ValueError, match='prior is .*"uniform"'):
+        runtimes.open_model("tiny", prior=prior)
+
+
+def test_a_prior_that_is_not_known_cannot_be_taken_out(val):
+    with pytest.raises(ValueError, match="does not say how frequent"):
+        evaluation.evaluate(models.build("vgg", widths=(8,)), val, split="val", prior="uniform")
+
+
 def test_mcnemar_counts_what_only_one_model_knows(val):
     good, bad = always(val), always(val)
     good[:2] = np.roll(good[:2], 1, axis=1)
@@ -303,6 +338,34 @@ def test_stronger_corruptions_change_pictures_more(val, name):
     assert (spoiled == evaluation.corrupt(images, name, strength, seed=3)).all()
 
 
+def test_crops_change_the_size_the_place_and_the_light_of_a_face():
+    images = np.zeros((40, 48, 48), "uint8")
+    images[:, 14:34, 14:34] = 200
+
+    def spoiled(name):
+        return evaluation.corrupt(images, name, evaluation.CROPS[name][-1]).astype(float)
+
+    assert np.sqrt((spoiled("scale") > 100).sum(axis=(1, 2))) == pytest.approx(20 * 1.25, abs=1)
+    small = evaluation.corrupt(images, "scale", 0.8)
+    assert np.sqrt((small > 100).sum(axis=(1, 2))) == pytest.approx(20 * 0.8, abs=1)
+    assert spoiled("dark").max() == 50
+    moved = spoiled("shift")
+    rows, columns = np.mgrid[:48, :48] - 23.5
+    mass = moved.sum(axis=(1, 2))
+    centres = np.stack([(moved * axis).sum(axis=(1, 2)) / mass for axis in (columns, rows)], axis=1)
+    assert np.abs(centres).sum(axis=1) == pytest.approx(4.8, abs=0.1)
+    assert len(np.unique(centres.round(1), axis=0)) == 4  # to all four sides
+
+
+def test_a_border_is_repeated_where_a_face_gets_smaller():
+    bright = np.full((3, 48, 48), 180, "uint8")
+    for name, strengths in evaluation.CROPS.items():
+        if name != "dark":
+            assert (evaluation.corrupt(bright, name, strengths[0]) == 180).all()
+    with pytest.raises(ValueError, match="known are .*scale"):
+        evaluation.corrupt(bright, "squeeze", 1)
+
+
 def test_robustness_table(val):
     model = looks_at_corner()
     table = evaluation.robustness(
@@ -311,6 +374,7 @@ def test_robustness_table(val):
     assert table["level"].tolist() == [0, 1, 0, 1, 2]
     clean = (evaluation.probabilities(model, val.images).argmax(axis=1) == val.labels).mean()
     assert table["accuracy"][[0, 2]].tolist() == [clean, clean]
+    assert table["lost"].tolist() == pytest.approx((clean - table["accuracy"]).tolist())
 
 
 def test_gradcam_finds_the_corner_that_the_answer_depends_on(val):

@@ -63,8 +63,20 @@ def test_a_training_writes_model_history_recipe_and_metrics(trained, data):
     assert metrics["val_accuracy"] == pytest.approx(history.val_accuracy.iloc[-1])
     card = zoo.read_card(trained / "model.keras")
     assert card["data"]["fingerprint"] == data.fingerprint
+    labels = data.of("train").labels
+    counted = np.bincount(labels, minlength=7) / len(labels)
+    assert list(card["data"]["shares"]) == list(data.classes)
+    assert list(card["data"]["shares"].values()) == pytest.approx(counted, abs=1e-5)
     seen = cleaning.picture_hashes(data.of("train").images)
     np.testing.assert_array_equal(zoo.read_seen(trained / "model.keras"), np.sort(seen))
+
+
+def test_shares_are_those_of_what_is_learned(data):
+    balanced = training._shares(SMALL.replace(class_weights=True), data)
+    assert list(balanced.values()) == pytest.approx([1 / 7] * 7, abs=1e-5)
+    voted = training._shares(SMALL.replace(ferplus_weight=1.0), data)
+    plain = training._shares(SMALL, data)
+    assert voted["neutral"] > plain["neutral"] + 0.05  # one vote in ten goes there
 
 
 def test_the_saved_model_is_the_average_that_was_validated(trained, data):

@@ -1,6 +1,6 @@
 """Measures pictures a second of Keras, ONNX and 8-bit ONNX, side by side in one run.
 
-    python tests/benchmarks/bench_prediction.py [--rounds 10]
+    python tests/benchmarks/bench_prediction.py [--rounds 10] [--threads 1]
         [--data CSV --models a.keras ... --reference emotion_model.hdf5]
 
 `tiny`, `compact` and `accurate` run against mini-XCEPTION (Arriaga et al. 2017,
@@ -21,10 +21,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import onnxruntime
 import pandas as pd
 from keras import layers
 
-from ferlib import cleaning, drawn, models, prediction, recipes, runtimes, zoo
+from ferlib import cleaning, drawn, models, prediction, recipes, zoo
 
 
 def enlarged():
@@ -59,19 +60,27 @@ def trained(file) -> keras.Model:
     return keras.Model(images, network(x), name="mini_xception")
 
 
-def ways(path: Path, calibration) -> dict:
+def session(path: Path, threads: int):
+    """Opens an ONNX file as `runtimes.open_model` does, on so many threads; 0 is all cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    opened = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda x: opened.run(None, {"images": x})[0]
+
+
+def ways(path: Path, calibration, threads: int) -> dict:
     """Gives the four ways to ask the model of a file, each a function of uint8 [N, 48, 48, 1]."""
     network = zoo.load(path)
     small = prediction.export(path, int8=True, calibration=calibration)
     return {
         "predict": lambda x: network.predict(x, batch_size=256, verbose=0),
         "predict_on_batch": network.predict_on_batch,
-        "onnx": runtimes.open_model(prediction.export(path)),
-        "onnx int8": runtimes.open_model(small),
+        "onnx": session(prediction.export(path), threads),
+        "onnx int8": session(small, threads),
     }
 
 
-def speeds(folder: Path, rounds: int) -> pd.DataFrame:
+def speeds(folder: Path, rounds: int, threads: int) -> pd.DataFrame:
     """Measures every network in every way, in turns."""
     faces = drawn.draw(700, seed=0).images
     accurate = Path(__file__).parents[2] / "experiments" / "recipes" / "accurate.json"
@@ -83,7 +92,7 @@ def speeds(folder: Path, rounds: int) -> pd.DataFrame:
     asked = {}
     for name, network in networks.items():
         path = zoo.save(network, folder / f"{name}.keras")
-        for way, ask in ways(path, faces[:200]).items():
+        for way, ask in ways(path, faces[:200], threads).items():
             asked[name, network.count_params(), way] = ask
     seconds = {}
     for _ in range(rounds):
@@ -101,7 +110,9 @@ def speeds(folder: Path, rounds: int) -> pd.DataFrame:
     table = pd.DataFrame([dict(zip(names, key, strict=True)) for key in seconds])
     table["pictures/s"] = [key[-1] / min(s) for key, s in seconds.items()]
     table = table.pivot(index=names[:3], columns="batch", values="pictures/s")
+    milliseconds = 1000 / table
     for batch in (1, 256):
+        table[f"{batch}: ms a picture"] = milliseconds[batch]
         keras_way = table.xs("predict", level="way")[batch]
         table[f"{batch}: x predict"] = table[batch] / keras_way
         reference = table.xs("mini_xception", level="network")[batch].droplevel("parameters")
@@ -109,7 +120,7 @@ def speeds(folder: Path, rounds: int) -> pd.DataFrame:
     return table.round(2)
 
 
-def accuracies(data, files, folder: Path) -> pd.DataFrame:
+def accuracies(data, files, folder: Path, threads: int) -> pd.DataFrame:
     """Measures the accuracy on val of each way to ask each model."""
     faces = cleaning.prepare(data)
     val, train = faces.of("val"), faces.of("train").sample(500)
@@ -125,7 +136,7 @@ def accuracies(data, files, folder: Path) -> pd.DataFrame:
                 ).argmax(axis=1)
                 == val.labels
             )
-            for way, ask in ways(path, np.asarray(train.images)).items()
+            for way, ask in ways(path, np.asarray(train.images), threads).items()
         }
         rows[file]["size, MB"] = path.with_suffix(".onnx").stat().st_size / 1e6
         rows[file]["int8 size, MB"] = path.with_name(f"{path.stem}-int8.onnx").stat().st_size / 1e6
@@ -135,20 +146,26 @@ def accuracies(data, files, folder: Path) -> pd.DataFrame:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=0, help="of each network; 0: all cores")
     parser.add_argument("--data", default=os.environ.get("FERLIB_DATA"))
     parser.add_argument("--models", nargs="*", default=zoo.shipped())
     parser.add_argument("--reference", help="a trained mini-XCEPTION, 64x64 pixels from -1 to 1")
     args = parser.parse_args()
     pd.set_option("display.width", 200)
+    if args.threads and keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(args.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        print(speeds(Path(folder), args.rounds).to_string())
+        print(speeds(Path(folder), args.rounds, args.threads).to_string())
         if args.data and args.models:
             files = list(args.models)
             if args.reference:
                 carried = Path(folder) / "fer" / "mini_xception.keras"
                 files.append(zoo.save(trained(args.reference), carried))
             print("\nAccuracy on val, %")
-            print(accuracies(args.data, files, Path(folder)).to_string())
+            print(accuracies(args.data, files, Path(folder), args.threads).to_string())
 
 
 if __name__ == "__main__":
