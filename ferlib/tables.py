@@ -9,7 +9,6 @@ import functools
 import io
 import json
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -40,10 +39,11 @@ _ROLES = {
 }  # fmt: skip
 _PICTURE_NAME = re.compile(r"\S+\.(jpe?g|png|webp|bmp|tiff?|gif|pgm)", re.IGNORECASE)
 _TO_BLANKS = bytes.maketrans(b"[](),;\t", b"       ")
+_LAST = b" 255"  # NumPy only warns where it stops early; then this number is not reached
 _NUMBER = re.compile(r"[-+]?\d+(\.0*)?", re.ASCII)
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """One picture as a source has it.
 
@@ -94,7 +94,7 @@ class Table:
     has_header: bool = True
     quoted: bool = False
 
-    @property
+    @functools.cached_property
     def votes(self) -> list[int]:
         """Where FER+'s ten columns stand, or an empty list."""
         return [at for name in FERPLUS for at in self.roles.get(name, [])]
@@ -180,17 +180,12 @@ def sniff(file: File) -> Table | None:
     quoted = b'"' in first or b'"' in file.head
     for separator in (",", ";", "\t", "|", " "):
         cells = _split(first, separator)
-        table = Table(file, separator, cells, quoted=quoted)
-        names = [re.sub(r"[\W_]+", "", cell).lower() for cell in cells]
-        for at, name in enumerate(names):
-            table.roles.setdefault(_ROLES.get(name, "other"), []).append(at)
-        if not {"label", "pixels", "name"} & set(table.roles) and len(table.votes) < len(FERPLUS):
-            table.has_header = False
-            table.roles = _roles_by_content(cells)
-        others = table.roles.get("other", [])
-        if len(others) == _PIXELS and "pixels" not in table.roles:
-            table.roles["pixels"] = others
-        if "pixels" in table.roles or ("name" in table.roles and table.labelled):
+        roles = _roles_by_name(cells)
+        has_header = not {"label", "pixels", "name"}.isdisjoint(roles) or set(FERPLUS) <= set(roles)
+        if not has_header:
+            roles = _roles_by_content(cells)
+        table = Table(file, separator, cells, roles, has_header, quoted)
+        if "pixels" in roles or ("name" in roles and table.labelled):
             _refuse_doubles(table)
             return table
     return None
@@ -215,6 +210,21 @@ def _refuse_doubles(table: Table) -> None:
             raise ValueError(
                 f"{table.file.name} has the {role} twice, in the columns {doubled}. Keep one."
             )
+
+
+def role_of(column: str) -> str:
+    """Returns what a column holds by its name: "label", "pixels", "name" …, else "other"."""
+    return _ROLES.get(re.sub(r"[\W_]+", "", column).lower(), "other")
+
+
+def _roles_by_name(cells: list[str]) -> dict[str, list[int]]:
+    """Tells the columns of a table by its header."""
+    roles: dict[str, list[int]] = {}
+    for at, cell in enumerate(cells):
+        roles.setdefault(role_of(cell), []).append(at)
+    if len(roles.get("other", [])) == _PIXELS:
+        roles.setdefault("pixels", roles["other"])
+    return roles
 
 
 def _roles_by_content(cells: list[str]) -> dict[str, list[int]]:
@@ -379,12 +389,12 @@ def parse_pixels(text: bytes) -> np.ndarray:
 def _numbers(text: bytes, dtype: type) -> np.ndarray | None:
     """Returns the 2,304 numbers from 0 to 255 of a text, None where it is anything else."""
     try:
-        with warnings.catch_warnings(action="error"):
-            values = np.fromstring(text, dtype, sep=" ")
+        values = np.fromstring(text + _LAST, dtype, sep=" ")
     except (ValueError, DeprecationWarning):
         return None
-    plain = values.size == _PIXELS and b"-" not in text and b"+" not in text
-    return values if plain and values.min() >= 0 and values.max() <= 255 else None
+    if b"-" in text or b"+" in text or values.size != _PIXELS + 1 or values.max() > 255:
+        return None
+    return values[:-1]
 
 
 def _wrong_pixel(text: bytes) -> str:
@@ -447,7 +457,7 @@ def parquet_rows(file: File) -> Iterator[Row | Fault]:
         table = pyarrow.parquet.read_table(io.BytesIO(stream.read()))
     about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
     features = about.get("info", {}).get("features", {})
-    roles = {_ROLES.get(re.sub(r"[\W_]+", "", name).lower()): name for name in table.column_names}
+    roles = {role_of(name): name for name in table.column_names}
     label, image = roles.get("label"), roles.get("pixels") or roles.get("name")
     if not label or not image:
         raise ValueError(f"{file.name} has the columns {', '.join(table.column_names)}; wanted "
