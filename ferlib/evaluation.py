@@ -395,7 +395,7 @@ def _compare(data, classes, model):
         The data of the shared classes; bool [N], its rows; and for each of its classes the
         column of the model's answers.
     """
-    from ferlib.runtimes import canonical
+    from ferlib.labels import canonical
 
     outputs = {canonical(name): column for column, name in enumerate(classes)}
     shared = tuple(name for name in data.classes if canonical(name) in outputs)

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and folders that one process at a time works in."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -24,6 +25,11 @@ def write(path, text: str):
 def write_json(path, value):
     """Writes a value as indented JSON in one step."""
     write(path, json.dumps(value, indent=1) + "\n")
+
+
+def digest(path) -> str:
+    """Gives the SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def replace(new, path, *, wait: float = 10):

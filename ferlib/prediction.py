@@ -1,16 +1,14 @@
 """From a picture anywhere to the faces in it and their emotions.
 
 `predict` answers at once; `predict_to_csv` goes through folders of any size with flat memory and
-can be interrupted; `export` writes a model for onnxruntime, which both use where it is installed.
+can be interrupted. Both use the ONNX export of a model (`exports.export`) that lies beside it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-import hashlib
 import ipaddress
-import json
 import math
 import queue
 import socket
@@ -50,8 +48,6 @@ SEARCHED = 1280
 """Faces are searched for in a copy whose longer side is at most this (pixels)."""
 BOX = ("left", "top", "width", "height")
 """Where a face is, in pixels of the upright picture."""
-BATCH = 16
-"""How many pictures are looked at and classified together."""
 DIGITS = 4
 """Decimals of scores and probabilities in a CSV: those behind them differ between processors."""
 LARGEST, SECONDS, REDIRECTS = 50_000_000, 30, 5
@@ -361,14 +357,9 @@ def _rows(file: archives.File) -> list:
 # ---- faces -------------------------------------------------------------------------------
 
 
-def _need(extra: str, *modules: str, what: str) -> None:
-    if missing := [module for module in modules if not find_spec(module)]:
-        raise ImportError(f'{what} needs {", ".join(missing)}: pip install "ferlib[{extra}]".')
-
-
 @lru_cache(maxsize=1)
 def _detector():
-    _need("faces", "mtcnn", what="To find faces (detect=False takes a picture as one face)")
+    runtimes.need("faces", "mtcnn", what="To find faces (detect=False takes a picture as one face)")
     from mtcnn import MTCNN
 
     hook = sys.unraisablehook
@@ -496,10 +487,6 @@ def _inside(box: tuple, size: tuple[int, int]) -> tuple:
 # ---- the model ---------------------------------------------------------------------------
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _open(model: runtimes.Model) -> runtimes.Classifier:
     """Opens a model of any kind; a file is kept open for the next call."""
     if isinstance(model, (str, Path)) and not Path(model).is_dir():
@@ -515,7 +502,7 @@ def _opened(path: Path, changed: int) -> runtimes.Classifier:
     if onnx != path and onnx.is_file() and find_spec("onnxruntime"):
         with contextlib.suppress(ValueError):  # a damaged export
             exported = runtimes.open_model(onnx)
-            if exported.made_from == _digest(path):
+            if exported.card.get("made_from") == files.digest(path):
                 return exported
     opened = runtimes.open_model(path)
     if not opened.has_card:
@@ -542,91 +529,8 @@ def _title(model: runtimes.Model, opened: runtimes.Classifier) -> str:
     is_opened = isinstance(model, runtimes.Classifier)
     title = opened.name if is_opened else str(model)
     with contextlib.suppress(FileNotFoundError):  # of a Keras model that was opened
-        title += f" {_digest(zoo.find(title))[:8]}"
+        title += f" {files.digest(zoo.find(title))[:8]}"
     return f"{title} {opened.reading}" if is_opened else title
-
-
-def export(
-    model: str | Path,
-    out: str | Path | None = None,
-    *,
-    to: str = "onnx",
-    int8: bool = False,
-    calibration: np.ndarray | None = None,
-) -> Path:
-    """Writes a model for onnxruntime, in float32 or in 8-bit integers.
-
-    In the 8-bit form convolutions are integer: the ranges of their inputs are means over batches
-    of eight calibration pictures, their weights have a scale for each channel (onnxruntime's QDQ)
-    and use 7 of the 8 bits. Processors without VNNI add two products in 16 bits, which overflow
-    where weights use all 8.
-
-    Args:
-        model: A shipped model's name, or a model's file.
-        out: Where to write. Default: beside the model's file, with the suffix `.onnx`, where
-            `predict` finds it and uses it, or `-int8.onnx`, which `predict` takes by its name.
-        to: The format; only "onnx".
-        int8: Whether to quantise.
-        calibration: uint8 [N, 48, 48], a few hundred pictures of the train split.
-
-    Returns:
-        The file written.
-
-    Raises:
-        ImportError: If the extra `onnx` is not installed.
-        ValueError: If the format is unknown, or calibration pictures are missing.
-    """
-    if to != "onnx":
-        raise ValueError(f'There is no format {to!r}; the only one is "onnx".')
-    if int8 and (calibration is None or not len(calibration)):
-        raise ValueError("An 8-bit model needs calibration pictures: give some of the train split.")
-    _need("onnx", "onnx", "onnxruntime", "tf2onnx", what="An export")
-    import keras
-    import onnx
-
-    from ferlib import zoo
-
-    file = zoo.find(model)
-    images = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="images")
-    network = keras.Model(images, zoo.load(file)(images, training=False))  # as `predict` asks
-    out = Path(out or file.with_name(file.stem + ("-int8.onnx" if int8 else ".onnx")))
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
-        made = f"{folder}/model.onnx"
-        network(np.zeros((1, SIDE, SIDE, 1), "uint8"))  # Keras exports only what was called before
-        network.export(made, format="onnx", verbose=False)
-        if int8:
-            made = _quantise(made, np.asarray(calibration)[..., None])
-        whole = onnx.load(made)
-        classes = zoo.read_classes(file)
-        about = {"made_from": _digest(file), "classes": json.dumps(classes)}
-        about["shares"] = json.dumps(zoo.read_shares(file, classes))
-        onnx.helper.set_model_props(whole, about)
-        onnx.save(whole, made)
-        files.replace(made, out)
-    return out
-
-
-def _quantise(path: str, pictures: np.ndarray) -> str:
-    """Writes the 8-bit form of an ONNX file beside it."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-
-    class Batches(CalibrationDataReader):
-        batches = iter(np.array_split(pictures, -(-len(pictures) // 8)))
-
-        def get_next(self):
-            return next(({"images": batch} for batch in self.batches), None)
-
-    quantize_static(
-        path,
-        f"{path}.int8",
-        Batches(),
-        op_types_to_quantize=["Conv"],
-        per_channel=True,
-        reduce_range=True,
-        activation_type=QuantType.QUInt8,  # unsigned: fast on CPUs
-        extra_options={"CalibMovingAverage": True},  # no outlier stretches a range
-    )
-    return f"{path}.int8"
 
 
 # ---- predicting --------------------------------------------------------------------------
@@ -666,7 +570,7 @@ def stream(
     given = None if boxes is None else _read_boxes(boxes)
     unused = set(given or ())
     items = _items(source)
-    while some := list(islice(items, BATCH)):
+    while some := list(islice(items, opened.at_once)):
         unused.difference_update(_place(name) for name, _, _ in some)
         has_new = any(name not in skip and not _is_passed(problem) for name, _, problem in some)
         looked = [_look(*item, detect, given) for item in some if has_new or item[0] not in skip]
@@ -711,7 +615,7 @@ def predict(
             5 redirects, and nothing from private networks or, unless named, this machine.
         model: A shipped model's name, a model's file (`.keras`, `.h5`, `.onnx`, `.tflite`), a
             Keras model, or what `runtimes.open_model` gives. Where onnxruntime is installed and
-            the export of a `.keras` file lies beside it (`export`), that is used.
+            the export of a `.keras` file lies beside it (`exports.export`), that is used.
         detect: "auto" searches a picture for faces unless both its sides are at most 64 pixels;
             True always searches; False takes the largest square in a picture's middle as a face.
         boxes: A csv with the columns file, left, top, width and height (pixels of the upright

@@ -6,14 +6,15 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ferlib import zoo
-from ferlib.labels import EMOTIONS, SIDE, label_index
+from ferlib.labels import EMOTIONS, SIDE, canonical
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +41,14 @@ ALPHABETICAL = {
 AT_ONCE = 2**26
 """The most numbers that a network is given at once, so that large inputs fit into memory."""
 
+PROVIDERS = {
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+"""Device -> onnxruntime's provider for it, the quickest first."""
+
 FORMS = "ferlib reads .keras, .h5, .onnx and .tflite."
 
 
@@ -58,7 +67,9 @@ class Classifier:
         has_card: Whether the file itself says how it is to be read.
         logits: Whether it answers logits, which softmax turns into probabilities.
         keras_model: The Keras model; None for other runtimes.
-        made_from: SHA-256 of the model's file that this is an export of, "" where none is named.
+        card: What an export says of itself: made_from, the SHA-256 of the model's file; classes;
+            shares; and where it was measured val, what it lost there (see `exports.measure`).
+        device: Where onnxruntime runs it, a key of `PROVIDERS`; "" for other runtimes.
         shares: Each class's share of the data that it was trained on; empty where unknown.
         prior: How far its answers forget these shares, see `to_uniform_prior`: 0 not at all.
     """
@@ -73,9 +84,15 @@ class Classifier:
     has_card: bool = False
     logits: bool = False
     keras_model: keras.Model | None = None
-    made_from: str = ""
+    card: dict = field(default_factory=dict)
+    device: str = ""
     shares: tuple[float, ...] = ()
     prior: float = 0.0
+
+    @property
+    def at_once(self) -> int:
+        """How many pictures are worth gathering for one call: more for a GPU than for a CPU."""
+        return 16 if self.device in ("", "cpu") else 256
 
     @property
     def takes_pixels(self) -> bool:
@@ -155,6 +172,7 @@ def open_model(
     scaling: str | None = None,
     classes: str | tuple[str, ...] | None = None,
     prior: str | float = "trained",
+    device: str | None = None,
 ) -> Classifier:
     """Opens a model of any kind; a file that would run code of its own is refused.
 
@@ -167,14 +185,18 @@ def open_model(
             "alphabetical". None takes the card's, else FER2013's where there are seven.
         prior: "trained" answers as the model does; "uniform" as if all classes were equally
             frequent; a number is the strength of that, see `to_uniform_prior`.
+        device: Where onnxruntime runs an ONNX file, a key of `PROVIDERS`. None takes the quickest
+            that is there.
 
     Returns:
         The Classifier.
 
     Raises:
         FileNotFoundError: If there is no such model.
-        ValueError: If the file is no model that can be read, or `scaling`, `classes` or `prior` do
-            not fit.
+        ValueError: If the file is no model that can be read; `scaling`, `classes` or `prior` do not
+            fit; or a device is named that is not there, or that the model's runtime does not
+            choose.
+        RuntimeError: If the device that is named does not start.
         ImportError: If the runtime of its kind is not installed.
 
     Example:
@@ -186,10 +208,12 @@ def open_model(
         >>> tiny(np.zeros((2, 48, 48, 1), "uint8")).shape
         (2, 7)
     """
-    if isinstance(model, Classifier):
+    if isinstance(model, str | Path):
+        opened = _open_file(model, device)
+    elif device:
+        raise ValueError(f"device is {device!r}, but a device can only be chosen for a file.")
+    elif isinstance(model, Classifier):
         opened = model
-    elif isinstance(model, str | Path):
-        opened = _open_file(model)
     else:
         opened = _of_keras(model, model.name, zoo.read_classes(model))
     if scaling is not None:
@@ -213,13 +237,10 @@ def order_name(classes: tuple[str, ...]) -> str:
     return f"alphabetical ({names})" if classes == tuple(sorted(classes)) else names
 
 
-def canonical(name: str) -> str:
-    """Gives FER2013's name of an emotion in any usual spelling; other names as they are."""
-    name = str(name).strip()
-    try:
-        return name if name.isdigit() else EMOTIONS[label_index(name)]
-    except ValueError:
-        return name
+def need(extra: str, *modules: str, what: str) -> None:
+    """Raises ImportError that names the extra, if a module is missing that something needs."""
+    if missing := [module for module in modules if not find_spec(module)]:
+        raise ImportError(f'{what} needs {", ".join(missing)}: pip install "ferlib[{extra}]".')
 
 
 def _standardise(pixels, mean, deviation):
@@ -274,7 +295,7 @@ def _parse_prior(prior, opened):
 # ---- files -------------------------------------------------------------------------------
 
 
-def _open_file(model):
+def _open_file(model, device):
     path = Path(model)
     if (path / "saved_model.pb").is_file():
         raise ValueError(
@@ -284,7 +305,16 @@ def _open_file(model):
     path = zoo.find(model)
     with path.open("rb") as file:
         head = file.read(64)
-    opened = _opener(path, head)(path, str(model))
+    opener = _opener(path, head)
+    if opener is _open_onnx:
+        opened = opener(path, str(model), device)
+    elif device:
+        raise ValueError(
+            f"{path} is no ONNX file, and a device can only be chosen for those: Keras takes the "
+            f"GPU that its backend finds, TFLite the CPU. `ferlib export {model}` writes one."
+        )
+    else:
+        opened = opener(path, str(model))
     if opened.has_card:
         return opened
     noise = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE), "uint8")
@@ -418,35 +448,60 @@ def _why(error):
     )
 
 
-def _open_onnx(path, name):
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(f'{path} needs onnxruntime: pip install "ferlib[onnx]"') from error
+def _open_onnx(path, name, device):
+    need("onnx", "onnxruntime", what=str(path))
+    import onnxruntime
+
+    there = onnxruntime.get_available_providers()
+    wanted = [known for known, provider in PROVIDERS.items() if provider in there]
+    if device:
+        if device not in wanted:
+            raise ValueError(
+                f"device is {device!r}; the onnxruntime that is installed has "
+                f"{', '.join(wanted)}. cuda is in the package onnxruntime-gpu, directml in "
+                "onnxruntime-directml, coreml in onnxruntime on a Mac."
+            )
+        wanted = [device]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        providers = [PROVIDERS[name] for name in dict.fromkeys([*wanted, "cpu"])]
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read as ONNX: it is damaged, incomplete or newer than onnxruntime "
             f"{onnxruntime.__version__}. Get it again, or export it for an older version of ONNX."
         ) from error
+    used = next(name for name in PROVIDERS if PROVIDERS[name] in session.get_providers())
+    if used != wanted[0]:
+        problem = (
+            f"onnxruntime has {wanted[0]}, which does not start here: a driver or a library of it "
+            f"is missing, or a version does not fit"
+        )
+        if device:
+            raise RuntimeError(f"{problem}. Mend that, or choose --device cpu.")
+        warnings.warn(f"{problem}. {path.name} runs on {used}.", stacklevel=4)
     entry, about = session.get_inputs()[0], session.get_modelmeta().custom_metadata_map
+    card = {}
+    if "made_from" in about and "classes" in about:
+        texts = {name: about[name] for name in ("classes", "shares", "val") if name in about}
+        card = {name: json.loads(text) for name, text in texts.items()}
+        card["made_from"] = about["made_from"]
     shape, layout = _layout(entry.shape, name)
     dtype = entry.type[len("tensor(") : -1]
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else None
     return Classifier(
         name=name,
-        classes=tuple(json.loads(about.get("classes", "[]"))),
+        classes=tuple(card.get("classes", ())),
         scaling="0-255",
         run=_batched(lambda batch: session.run(None, {entry.name: batch})[0], fixed),
         shape=shape,
         layout=layout,
         dtype={"float": "float32", "double": "float64"}.get(dtype, dtype),
-        has_card="made_from" in about and "classes" in about,
-        made_from=about.get("made_from", ""),
-        shares=tuple(json.loads(about.get("shares", "[]"))),
+        has_card=bool(card),
+        card=card,
+        device=used,
+        shares=tuple(card.get("shares", ())),
     )
 
 
@@ -464,6 +519,7 @@ def _open_tflite(path, name):
     entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     shape, layout = _layout(entry["shape_signature"].tolist(), name)
     is_quantised = entry["quantization"][0] > 0
+    card = zoo.read_card(path)
 
     def answer(batch):
         if is_quantised:
@@ -478,12 +534,15 @@ def _open_tflite(path, name):
 
     return Classifier(
         name=name,
-        classes=(),
+        classes=tuple(card.get("classes", ())),
         scaling="0-255",
         run=_batched(answer),
         shape=shape,
         layout=layout,
         dtype="float32" if is_quantised else np.dtype(entry["dtype"]).name,
+        has_card=bool(card),
+        card=card,
+        shares=tuple(card.get("shares", ())),
     )
 
 

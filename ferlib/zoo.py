@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
-_CARD = "ferlib/card.json"
+CARD = "ferlib/card.json"
+"""Where a model's file holds its card, in a zip."""
 _SEEN = "ferlib/seen.npy"
 _NEWER = {
     "input_axes": None,
@@ -95,7 +96,7 @@ def save(
         model.save(made)
         with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
             _copy(made, archive)
-            archive.writestr(_CARD, json.dumps(card or {}, indent=1))
+            archive.writestr(CARD, json.dumps(card or {}, indent=1))
             if seen is not None:
                 buffer = io.BytesIO()
                 np.save(buffer, np.sort(np.asarray(seen, dtype="uint64")))
@@ -244,7 +245,7 @@ def read_card(model: str | Path) -> dict:
         >>> read_card("tiny")["recipe"]["model"]
         'vgg'
     """
-    data = _member(model, _CARD)
+    data = _member(model, CARD)
     return json.loads(data) if data else {}
 
 

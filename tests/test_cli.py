@@ -112,7 +112,7 @@ def test_version_names_what_a_report_of_a_bug_needs(capsys):
     assert line.startswith(f"ferlib {ferlib.__version__}, Python 3.") and "keras 3." in line
 
 
-def test_train_evaluate_predict_export(tmp_path, capsys):
+def test_train_evaluate_predict_export(tmp_path, capsys, monkeypatch):
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"model": "residual", "epochs": 1, "augmentation": None}))
     out = tmp_path / "out"
@@ -146,10 +146,19 @@ def test_train_evaluate_predict_export(tmp_path, capsys):
 
     pytest.importorskip("tf2onnx")
     pytest.importorskip("onnxruntime")
+    monkeypatch.delenv("FERLIB_DATA", raising=False)
     made = answer(capsys, "export", model, "--to", "onnx")
-    assert made == {"file": str(out / "model.onnx")}
-    shares = runtimes.open_model(out / "model.onnx").shares
-    assert shares == runtimes.open_model(model).shares and len(shares) == 7
+    assert made["file"] == str(out / "model.onnx") and "val" not in made
+    made = answer(capsys, "export", model, "--to", "litert", "--data", "drawn:140")
+    assert made["file"] == str(out / "model.tflite") and made["val"]["lost"] == 0
+    for export in ("model.onnx", "model.tflite"):
+        shares = runtimes.open_model(out / export).shares
+        assert shares == runtimes.open_model(model).shares and len(shares) == 7
+    (same,) = answer(capsys, "predict", picture, "--model", made["file"])
+    assert same["emotion"] == face["emotion"]
+    onnx = str(out / "model.onnx")
+    assert main(["evaluate", onnx, "--data", "drawn:140", "--device", "cpu"]) == 0
+    assert main(["predict", str(picture), "--model", str(model), "--device", "cpu"]) == 1
 
 
 def test_the_module_is_the_program():

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageColor
 
-from ferlib import cleaning, labels, models, plots, prediction, runtimes, zoo
+from ferlib import cleaning, exports, labels, models, plots, prediction, runtimes, zoo
 from ferlib.__main__ import main
 from ferlib.labels import EMOTIONS, PALETTE, label_index
 
@@ -846,7 +846,7 @@ def onnx(model):
     """Gives the path of `model` exported beside itself."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
-    return prediction.export(model)
+    return exports.export(model)
 
 
 def test_an_export_is_used_where_it_lies_beside_the_model(
@@ -865,7 +865,7 @@ def test_an_export_keeps_its_classes_and_needs_no_tensorflow(moods, tmp_path):
     pytest.importorskip("tf2onnx")
     file = tmp_path / "moods.keras"
     file.write_bytes(moods.read_bytes())
-    out = prediction.export(file)
+    out = exports.export(file)
     script = """
 import sys, numpy as np
 from ferlib import prediction
@@ -897,7 +897,7 @@ def test_an_export_answers_as_in_inference(faces, tmp_path):
     stack = np.asarray(faces.images[:20])
     expected = network.predict(stack[..., None], verbose=0)
     for options in ({}, {"int8": True, "calibration": stack}):
-        out = prediction.export(file, **options)
+        out = exports.export(file, **options)
         got = prediction.predict(stack, model=out).to_frame()[PROBABILITIES]
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
@@ -906,7 +906,7 @@ def test_an_export_of_an_ensemble_answers_with_the_mean(model, onnx, faces, tmp_
     other = models.build("vgg", widths=(8, 8))
     file = zoo.save(zoo.average([model, other]), tmp_path / "both.keras")
     stack = np.asarray(faces.images[:20])
-    got = prediction.predict(stack, model=prediction.export(file)).to_frame()[PROBABILITIES]
+    got = prediction.predict(stack, model=exports.export(file)).to_frame()[PROBABILITIES]
     each = [m.predict(stack[..., None], verbose=0) for m in (zoo.load(model), other)]
     np.testing.assert_allclose(got, np.mean(each, axis=0), atol=1e-4)
 
@@ -929,7 +929,7 @@ def int8_weights(path) -> list[np.ndarray]:
 
 def test_an_8_bit_export_answers_nearly_the_same(model, network, onnx, faces, tmp_path):
     stack = np.asarray(faces.images)
-    out = prediction.export(model, tmp_path / "small.onnx", int8=True, calibration=stack[:100])
+    out = exports.export(model, tmp_path / "small.onnx", int8=True, calibration=stack[:100])
     got = prediction.predict(stack, model=out).to_frame()[PROBABILITIES].to_numpy()
     expected = np.asarray(network(stack[..., None]))
     assert (got.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
@@ -937,9 +937,9 @@ def test_an_8_bit_export_answers_nearly_the_same(model, network, onnx, faces, tm
     weights = int8_weights(out)
     assert weights and all(np.abs(values.astype(int)).max() <= 64 for values in weights)
     with pytest.raises(ValueError, match="calibration"):
-        prediction.export(model, int8=True)
+        exports.export(model, int8=True)
     with pytest.raises(ValueError, match="'onyx'"):
-        prediction.export(model, to="onyx")
+        exports.export(model, to="onyx")
     assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
 
 
@@ -950,8 +950,8 @@ def test_8_bits_cost_a_shipped_model_at_most_half_a_point(name, fer2013, tmp_pat
     pytest.importorskip("tf2onnx")
     data = cleaning.prepare(fer2013, cache=tmp_path)
     val, train = data.of("val"), data.of("train").sample(500)
-    exact = prediction.export(name, tmp_path / "exact.onnx")
-    small = prediction.export(name, tmp_path / "small.onnx", int8=True, calibration=train.images)
+    exact = exports.export(name, tmp_path / "exact.onnx")
+    small = exports.export(name, tmp_path / "small.onnx", int8=True, calibration=train.images)
     images, names = np.asarray(val.images), np.array(EMOTIONS)[val.labels]
     exact, small = (
         (prediction.predict(images, model=path).to_frame().emotion == names).mean()
@@ -962,7 +962,7 @@ def test_8_bits_cost_a_shipped_model_at_most_half_a_point(name, fer2013, tmp_pat
 
 def test_without_the_extra_an_export_names_it_and_keras_predicts(model, face, no_extra, tmp_path):
     with pytest.raises(ImportError, match=r'pip install "ferlib\[onnx\]"'):
-        prediction.export(model, tmp_path / "out.onnx")
+        exports.export(model, tmp_path / "out.onnx")
     assert prediction.predict(face, model=model).faces == 1
     (tmp_path / "out.onnx").write_bytes(b"whatever")
     with pytest.raises(ImportError, match="onnxruntime"):

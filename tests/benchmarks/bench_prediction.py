@@ -25,7 +25,7 @@ import onnxruntime
 import pandas as pd
 from keras import layers
 
-from ferlib import cleaning, drawn, models, prediction, recipes, zoo
+from ferlib import cleaning, drawn, exports, models, recipes, zoo
 
 
 def enlarged():
@@ -71,11 +71,11 @@ def session(path: Path, threads: int):
 def ways(path: Path, calibration, threads: int) -> dict:
     """Gives the four ways to ask the model of a file, each a function of uint8 [N, 48, 48, 1]."""
     network = zoo.load(path)
-    small = prediction.export(path, int8=True, calibration=calibration)
+    small = exports.export(path, int8=True, calibration=calibration)
     return {
         "predict": lambda x: network.predict(x, batch_size=256, verbose=0),
         "predict_on_batch": network.predict_on_batch,
-        "onnx": session(prediction.export(path), threads),
+        "onnx": session(exports.export(path), threads),
         "onnx int8": session(small, threads),
     }
 
