@@ -40,6 +40,7 @@ DAMAGED = (
 """What reading a damaged archive raises."""
 
 _HEAD = 1024
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini", "$recycle.bin", "system volume information")
 _NOT_REGULAR = "no regular file (a pipe, socket or device)"
 _PICTURES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".pgm",
@@ -57,7 +58,11 @@ _MAGIC = {
         b"\0\0\0\x0cjP  ", b"P1\n", b"P2\n", b"P3\n", b"P4\n", b"P5\n", b"P6\n", b"P5 ", b"P6 ",
     ),
     "a Git LFS pointer, not the file itself: run `git lfs pull`": (b"version https://git-lfs",),
-    "weights or a model (HDF5), no pictures": (b"\x89HDF",),
+    "arrow": (b"ARROW1", b"\xff\xff\xff\xff"),
+    "HDF5, weights of a model or arrays: save arrays with np.savez": (b"\x89HDF",),
+    "a MATLAB file: save its arrays with np.savez": (b"MATLAB ",),
+    "a Zstandard archive: unpack it": (b"\x28\xb5\x2f\xfd",),
+    "an SQLite database: save its tables as csv": (b"SQLite format 3",),
     "a PDF": (b"%PDF",),
     "PostScript, which is never opened": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
     "an old Excel workbook: save it as csv": (b"\xd0\xcf\x11\xe0",),
@@ -172,6 +177,11 @@ def is_picture_name(name: str) -> bool:
     return name.lower().endswith(_PICTURES)
 
 
+def is_hidden(name: str) -> bool:
+    """Returns whether a system or a program keeps a file or folder of that name for itself."""
+    return name.startswith((".", "__MACOSX", "@eaDir")) or name.lower() in _OF_SYSTEMS
+
+
 def _is_tar(head: bytes) -> bool:
     try:
         tarfile.TarInfo.frombuf(head[:512], "utf-8", "replace")
@@ -218,7 +228,7 @@ def walk(root: Path) -> Tree:
             except OSError as error:
                 tree.leave_out(inside, f"a link to nothing ({error.strerror})")
                 continue
-            if entry.name.startswith((".", "__MACOSX")):
+            if is_hidden(entry.name):
                 tree.leave_out(inside, HIDDEN)
             elif stat.S_ISDIR(status.st_mode):
                 tree.folders.append(inside)
@@ -435,7 +445,7 @@ def _member(
     name = f"{file.name}/{path}"
     if path.is_absolute() or ".." in path.parts or ":" in str(path)[:2]:
         tree.faults.append(Fault(file.name, None, f"refused {member}, which lies outside of it"))
-    elif any(part.startswith((".", "__MACOSX")) for part in path.parts):
+    elif any(map(is_hidden, path.parts)):
         tree.leave_out(name, HIDDEN)
     elif is_folder:
         tree.folders.append(name)

@@ -17,12 +17,12 @@ MOST_BAD = 0.05
 """A source in which a greater share of rows or pictures is bad is an error."""
 
 _SPLIT_WORDS = {
-    "training": "train", "train": "train",
-    "publictest": "val", "validation": "val", "valid": "val", "val": "val", "dev": "val",
-    "privatetest": "test", "testing": "test", "test": "test",
+    "training": "train", "train": "train", "trn": "train",
+    "publictest": "val", "validation": "val", "validate": "val", "valid": "val", "val": "val",
+    "dev": "val", "privatetest": "test", "testing": "test", "test": "test", "tst": "test",
 }  # fmt: skip
-_FILLERS = {"fer", "set", "data", "images", "faces", "split"}
-_ARCHIVE = re.compile(r"\.(zip|tar|tgz|gz)$", re.IGNORECASE)
+_FILLERS = {"fer", "set", "data", "image", "images", "img", "imgs", "faces", "split", "folder"}
+_ARCHIVE = re.compile(r"\.(zip|tar|tgz|gz|npz)$", re.IGNORECASE)
 _WORDS = re.compile(r"(?i:public|private)[\W_]*(?i:test)|[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
@@ -34,10 +34,10 @@ def split_of(word: str) -> str:
     letters and digits are those of ASCII.
 
     Example:
-        >>> split_of("Public Test "), split_of("TESTING"), split_of("tests")
-        ('val', 'test', '')
+        >>> split_of("Public Test "), split_of("Train Set"), split_of("tests")
+        ('val', 'train', '')
     """
-    return _SPLIT_WORDS.get(re.sub(r"[\s_-]", "", word).lower(), "")
+    return _SPLIT_WORDS.get(re.sub(r"[\s_-]", "", word).lower().removesuffix("set"), "")
 
 
 def split_in(name: str) -> str:

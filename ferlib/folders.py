@@ -1,10 +1,13 @@
-"""Finds the labels of pictures in files: by their folder, a table of names, or a file beside."""
+"""Finds the labels of pictures: by folder, by the file's name, in a table or a file beside."""
 
-import functools
+import io
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from ferlib.archives import File, TooLarge
 from ferlib.faces import Fault, split_in, split_of, split_of_folder
@@ -16,9 +19,19 @@ MOST_CLASSES = 64
 """More folders than this beside each other are no labels but, say, the people in a study."""
 
 _OFFICIAL = re.compile(r"(training|publictest|privatetest)_(\d+)", re.IGNORECASE)
+_CODES = {
+    "an": "angry", "di": "disgust", "fe": "fear", "af": "fear", "ha": "happy", "sa": "sad",
+    "su": "surprise", "ne": "neutral",
+}  # fmt: skip
+_FILE_NAMES = (
+    re.compile(r"[A-Z]{2}[.-](an|di|fe|ha|sa|su|ne)\d[.]\d+[.]", re.IGNORECASE),  # JAFFE
+    re.compile(r"[AB][FM]\d\d(an|di|af|ha|sa|su|ne)(s|hl|hr|fl|fr)[.]", re.IGNORECASE),  # KDEF
+    re.compile(r"Rafd\d+_\d+_.+_([a-z]+)_(?:left|frontal|right)[.]", re.IGNORECASE),  # RaFD
+)
+_YOLO = re.compile(r"(\d+) ([\d.]+) ([\d.]+) ([\d.]+) ([\d.]+)")
 
 
-@functools.cache
+@cache
 def place(folder: str) -> tuple[str, str, str | None]:
     """Tells what a folder of pictures is by its path.
 
@@ -39,6 +52,19 @@ def place(folder: str) -> tuple[str, str, str | None]:
     return "/".join(parts[: at[0]]), split_of_folder(parts[at[-1]]), label
 
 
+def label_in(name: str) -> str:
+    """Returns the label that a picture's name holds as JAFFE, KDEF and RaFD have it, else "".
+
+    Example:
+        >>> label_in("KA.AN1.39.tiff"), label_in("AF01HAS.JPG"), label_in("happy.png")
+        ('angry', 'happy', '')
+    """
+    for form in _FILE_NAMES:
+        if found := form.match(name):
+            return _CODES.get(found[1].lower(), found[1])
+    return ""
+
+
 def by_folder(pictures: Iterable[File]) -> dict[str, list[tuple[File, Row]]]:
     """Groups pictures by the folder that holds the folders of labels, or of splits.
 
@@ -47,7 +73,8 @@ def by_folder(pictures: Iterable[File]) -> dict[str, list[tuple[File, Row]]]:
 
     Returns:
         Folder -> its pictures, each with a row that has its label, split and place in the data.
-        Names such as PublicTest_123.jpg give the split and the place.
+        Names such as PublicTest_123.jpg give the split and the place, names such as
+        KA.AN1.39.tiff the label.
     """
     roots = defaultdict(list)
     for file in pictures:
@@ -58,6 +85,12 @@ def by_folder(pictures: Iterable[File]) -> dict[str, list[tuple[File, Row]]]:
             split = split_of(official[1])
         row = Row(file.name, None, label, split, order=(not official, number, file.name))
         roots[root].append((file, row))
+    for pairs in roots.values():
+        others = [(file, row) for file, row in pairs if not is_emotion(row.label or "")]
+        named = [label_in(file.base) for file, _ in others]
+        if 2 * sum(map(bool, named)) > len(named):  # their folders are people, or one for all
+            for (_, row), label in zip(others, named, strict=True):
+                row.label = label or None
     return roots
 
 
@@ -66,29 +99,43 @@ def are_labels(names: set[str]) -> bool:
     return 1 < len(names) <= MOST_CLASSES or any(map(is_emotion, names))
 
 
-def by_file_beside(pictures: Iterable[File], others: Iterable[File]) -> Iterator[tuple[File, Row]]:
-    """Finds pictures with their label in a file beside (000017.webp and 000017.cls: webdataset)."""
-    beside = {file.name.rpartition(".")[0]: file for file in others if file.name.endswith(".cls")}
-    for file in pictures:
-        label = beside.get(file.name.rpartition(".")[0])
-        if label:
-            _, split, _ = place(file.folder)
-            text = label.head.decode("utf-8", "replace").strip()
-            yield file, Row(file.name, None, text, split, order=(file.name,))
-
-
 class Names:
-    """Finds pictures by the names that a table has for them.
+    """Finds pictures by the names that a table, or a file beside them, has for them.
 
     Args:
         pictures: The files.
     """
 
     def __init__(self, pictures: Iterable[File]):
-        self._by_stem = defaultdict(list)
+        self._named = defaultdict(list)
         for file in pictures:
-            stem = PurePosixPath(file.base).stem.removesuffix("_aligned")  # RAF-DB's
-            self._by_stem[stem].append(file)
+            self._named[_stem(file.name)].append(file)
+            self._named[_place(file.folder, file.name)].append(file)
+
+    def find(self, name: str, folder: str, split: str = "") -> list[File]:
+        """Returns the pictures that fit a name best: one, unless none does or several as well.
+
+        Args:
+            name: A name with any path, also one of Windows or of another machine.
+            folder: Where the name was read.
+            split: The split of the picture, "" where it is not known.
+        """
+        name = name.replace("\\", "/")
+        found = self._named.get(_place(folder, name)) or self._named.get(_stem(name), [])
+        if len(found) < 2:
+            return found
+
+        def fit(file: File) -> tuple:
+            return (
+                "_aligned" in file.base,
+                _alike(_folders(name)[::-1], _folders(file.name)[::-1]),
+                _alike(_folders(f"{folder}/x"), _folders(file.name)),
+                place(file.folder)[1] == split,
+                name.endswith(file.base),
+            )
+
+        best = max(map(fit, found))
+        return [file for file in found if fit(file) == best]
 
     def rows(self, table: Table, *, partial: bool = False) -> Iterator[tuple[File, Row] | Fault]:
         """Yields the rows of a table, each with its picture, or as a fault where it has none."""
@@ -96,7 +143,7 @@ class Names:
             if isinstance(row, Fault):
                 yield row
                 continue
-            found = self._find(row, table.file.folder)
+            found = self.find(row.name, table.file.folder, row.split)
             if len(found) == 1:
                 row.order = (found[0].name,)
                 row.split = row.split or place(found[0].folder)[1]
@@ -106,19 +153,74 @@ class Names:
             else:
                 yield row.fault(f"{len(found) or 'no'} pictures are named {row.name}")
 
-    def _find(self, row: Row, folder: str) -> list[File]:
-        path = PurePosixPath(row.name.replace("\\", "/"))
-        found = self._by_stem.get(path.stem.removesuffix("_aligned"), [])
-        wishes = (
-            lambda file: "_aligned" in file.base,
-            lambda file: f"/{file.name}".endswith(f"/{path}"),
-            lambda file: file.folder.startswith(folder),
-            lambda file: place(file.folder)[1] == row.split,
-        )
-        for wish in wishes:
-            if len(found) > 1:
-                found = [file for file in found if wish(file)] or found
-        return found
+    def beside(self, files: Iterable[File]) -> Iterator[tuple[File, str, list[tuple[File, Row]]]]:
+        """Finds the files that hold the label of one picture.
+
+        They are webdataset's 000017.cls, AffectNet's annotations/17_exp.npy, CK+'s
+        S005_001_00000011_emotion.txt and YOLO's labels/17.txt, where each line has a box.
+
+        Args:
+            files: Texts and arrays.
+
+        Yields:
+            The file, the numbering that is its own, and the picture with its rows.
+        """
+        for file in files:
+            ending = next(filter(file.base.endswith, _BESIDE), "")
+            found = self.find(file.base.removesuffix(ending), file.folder) if ending else []
+            told = _told(file, ending) if len(found) == 1 else []
+            if told:
+                _, split, _ = place(file.folder)
+                order = (found[0].name,)
+                rows = [Row(file.name, None, x, split, box=box, order=order) for x, box in told]
+                yield file, _BESIDE[ending], [(found[0], row) for row in rows]
+
+
+_BESIDE = {"_exp.npy": "affectnet", "_emotion.txt": "ck", ".cls": "", ".txt": ""}
+
+
+def _told(file: File, ending: str) -> list[tuple[str, tuple[float, ...] | None]]:
+    """Returns the labels in a file beside a picture, each with its box or None; [] for none."""
+    try:
+        if ending == "_exp.npy":
+            return [(str(np.load(io.BytesIO(file.head), allow_pickle=False).item()), None)]
+        text = file.head.decode().strip()
+        if ending == "_emotion.txt":
+            return [(str(int(float(text))), None)]
+    except ValueError:
+        return []
+    if ending == ".cls":
+        return [(text, None)]
+    lines = [_YOLO.fullmatch(line.strip()) for line in text.splitlines()]
+    return [_yolo(line) for line in lines if line] if all(lines) else []
+
+
+def _yolo(line: re.Match) -> tuple[str, tuple[float, ...]]:
+    x, y, width, height = map(float, line.groups()[1:])
+    return line[1], (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def _stem(name: str) -> str:
+    """Returns a name without folders, suffix and, for RAF-DB, _aligned; case does not matter."""
+    suffix = re.search(r"\.[a-zA-Z]\w{1,4}$", name)
+    stem = name.rpartition("/")[2].removesuffix(suffix[0] if suffix else "")
+    return stem.removesuffix("_aligned").lower()
+
+
+def _place(folder: str, name: str) -> str:
+    """Returns the path of a picture as a key, without its suffix; it begins with a slash."""
+    path = PurePosixPath("/", folder, name)
+    return f"{path.parent}/{_stem(name)}".lower()
+
+
+def _folders(path: str) -> tuple[str, ...]:
+    return PurePosixPath(path.lower()).parent.parts
+
+
+def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """Returns how many parts are the same from the start on."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def read_pictures(pairs: Iterable[tuple[File, Row]]) -> Iterator[Row | Fault]:
@@ -126,7 +228,7 @@ def read_pictures(pairs: Iterable[tuple[File, Row]]) -> Iterator[Row | Fault]:
     for file, row in pairs:
         try:
             with file.open() as stream:
-                row.pixels, row.as_fer2013 = read_face(stream)
+                row.pixels, row.as_fer2013 = read_face(stream, row.box)
         except TooLarge:
             raise
         except Exception as error:  # Pillow raises almost anything on a damaged file

@@ -55,6 +55,7 @@ _SPELLINGS = {
     "anger": "angry", "disgusted": "disgust", "afraid": "fear", "fearful": "fear",
     "scared": "fear", "happiness": "happy", "joy": "happy", "sadness": "sad",
     "surprised": "surprise", "suprise": "surprise", "calm": "neutral",
+    "digust": "disgust", "suprised": "surprise", "netural": "neutral", "natural": "neutral",
     "contemptuous": "contempt", "contempt": "contempt", **{name: name for name in EMOTIONS},
 }  # fmt: skip
 

@@ -29,11 +29,30 @@ def read_picture(file: Any) -> np.ndarray:
     return read_face(file)[0]
 
 
-def read_face(file: Any) -> tuple[np.ndarray, bool]:
-    """Reads a picture as `read_picture` does, and tells whether it was 48x48 and grey before."""
+def read_face(file: Any, box: tuple[float, ...] | None = None) -> tuple[np.ndarray, bool]:
+    """Reads a picture as `read_picture` does, and tells whether it was 48x48 and grey before.
+
+    Args:
+        file: What `open_picture` takes.
+        box: Where the face is in it, as `tables.Row.box`.
+
+    Returns:
+        uint8 [48, 48], and whether it had that form.
+
+    Raises:
+        ValueError: If the box is empty or outside of the picture.
+    """
     from PIL import Image
 
     picture = open_picture(file)
+    if box:
+        unit = picture.size * 2 if max(box) <= 1 else (1, 1, 1, 1)
+        edges = [round(edge * length) for edge, length in zip(box, unit, strict=True)]
+        left, top = max(0, edges[0]), max(0, edges[1])
+        right, bottom = min(picture.width, edges[2]), min(picture.height, edges[3])
+        if left >= right or top >= bottom:
+            raise ValueError(f"its box {edges} is empty or outside of the picture")
+        picture = picture.crop((left, top, right, bottom))
     whole = picture.mode == "L" and picture.size == (SIDE, SIDE)
     picture = picture.convert("L")
     if picture.size != (SIDE, SIDE):

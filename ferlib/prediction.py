@@ -344,10 +344,6 @@ def _members(tree: archives.Tree, folder: Path, alone: bool) -> Iterator[tuple]:
 
 def _rows(file: archives.File) -> list:
     """Reads the pictures of a table; their labels, if any, do not matter."""
-    if file.kind == "parquet":
-        return list(tables.parquet_rows(file))
-    if file.kind == "npy":
-        return list(tables.array_rows({"images": file}, ""))
     table = tables.sniff(file)
     if table is None or "pixels" not in table.roles:
         raise ValueError(tables.what_is(file))

@@ -41,7 +41,7 @@ def is_empty(tree: Tree) -> bool:
     return not (tree.files or tree.faults or named)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Part:
     """A file, or the pictures of a folder, that can be read as data.
 
@@ -50,6 +50,7 @@ class _Part:
         name: Its name in the source.
         rows: Reads it.
         count: Counts its rows or pictures.
+        problem: Why it cannot be read; "" for nothing.
         labelled: Whether it has labels.
         official: Whether its splits or numbers are FER2013's own.
         numbering: The numbering that is its own, "" for none.
@@ -57,8 +58,9 @@ class _Part:
 
     home: tuple
     name: str
-    rows: Callable[[], Iterable[Row | Fault]]
-    count: Callable[[], int]
+    rows: Callable[[], Iterable[Row | Fault]] = tuple
+    count: Callable[[], int] = int
+    problem: str = ""
     labelled: bool = True
     official: bool = False
     numbering: str = ""
@@ -109,16 +111,20 @@ class Reader:
         homes = defaultdict(list)
         for part in self.parts:
             homes[part.home].append(part)
-        found = [home for home, parts in homes.items() if any(part.labelled for part in parts)]
+        found = [home for home, parts in homes.items() if any(map(_is_data, parts))]
         if not found:
             self._nothing()
         best = found[0] if len(found) == 1 else max(found, key=lambda home: _fullness(homes[home]))
-        chosen = [part for part in self.parts if part.home == best]
-        loose = [part for part in self.parts if not part.labelled and part.home != best]
+        chosen = homes[best]
+        loose = []
         for part in self.parts:
-            if part not in chosen and part not in loose:
+            if part.problem and part.home == best:
+                raise ValueError(f"{self.path}: {part.problem}")
+            if not (part.home == best or part.problem or part.labelled):
+                loose.append(part)
+            elif part.home != best:
                 reason = f"{chosen[0].name} has as many or more; name this one to read it"
-                tree.left_out.append(LeftOut(part.name, part.count(), reason))
+                tree.left_out.append(LeftOut(part.name, part.count(), part.problem or reason))
         data = self._gather(chosen, loose)
         data.left_out = _merged(tree.left_out)
         return data
@@ -126,6 +132,7 @@ class Reader:
     def _nothing(self) -> None:
         """Raises the error for a source without data, which says what lies there."""
         seen = [str(fault) for fault in self.tree.faults]
+        seen += [part.problem for part in self.parts if part.problem]
         seen += [f"{left.file}: {left.reason}" for left in self.tree.left_out]
         kind: type[Exception] = Unreadable
         if is_empty(self.tree) and self.path.is_dir():
@@ -142,73 +149,78 @@ class Reader:
         for file in self.tree.files:
             files[file.kind].append(file)
         pictures = files.pop("picture", [])
-        for file in files.pop("parquet", []):
-            home = ("parquet", *tables.home_of(file))
-            rows = partial(tables.parquet_rows, file)
-            self.parts.append(_Part(home, file.name, rows, partial(_length, rows)))
-        self._list_arrays(files.pop("npy", []))
-        texts = files.pop("table", [])
-        taken = self._list_beside(pictures, texts)
-        taken |= self._list_tables(texts, pictures)
-        self._list_folders([file for file in pictures if file.name not in taken])
+        names = folders.Names(pictures)
+        arrays, texts = files.pop("npy", []), files.pop("table", [])
+        beside = self._list_beside(names, [*arrays, *texts])
+        self._list_arrays([file for file in arrays if file.name not in beside])
+        told = [*texts, *files.pop("parquet", []), *files.pop("arrow", [])]
+        taken = self._list_tables([file for file in told if file.name not in beside], names)
+        taken |= set(beside.values())
+        self._list_folders([file for file in pictures if file.name not in taken], bool(beside))
         for kind, others in files.items():
             for file in others:
                 self.tree.leave_out(file.name, kind)
 
+    def _list_beside(self, names: folders.Names, files: list[File]) -> dict[str, str]:
+        """Lists pictures with their labels in files beside them; returns file -> picture."""
+        found = list(names.beside(files))
+        groups = defaultdict(list)
+        for _, numbering, pairs in found:
+            groups[numbering] += pairs
+        for numbering, pairs in groups.items():
+            rows = partial(folders.read_pictures, pairs)
+            name = pairs[0][0].folder or self.path.name
+            count = partial(len, pairs)
+            self.parts.append(_Part(("beside", numbering), name, rows, count, numbering=numbering))
+        return {file.name: pairs[0][0].name for file, _, pairs in found}
+
     def _list_arrays(self, files: list[File]) -> None:
         used = set()
-        for split, arrays in tables.array_sets(files):
+        for arrays in tables.array_sets(files):
             used |= {file.name for file in arrays.values()}
-            rows = partial(tables.array_rows, arrays, split)
-            count = partial(tables.array_length, arrays["images"])
-            name, folder = arrays["images"].name, arrays["images"].folder
-            has_labels = "labels" in arrays
-            self.parts.append(_Part(("arrays", folder), name, rows, count, has_labels))
+            file = arrays["images"]
+            home = ("arrays", tables.home_of(file)[0])
+            try:
+                self._add_table(tables.array_table(arrays), home)
+            except ValueError as error:
+                self.parts.append(_Part(home, file.name, problem=str(error)))
         for file in files:
             if file.name not in used:
                 reason = "an array; wanted are names such as X_train and y_train, images and labels"
                 self.tree.leave_out(file.name, reason)
 
-    def _list_beside(self, pictures: list[File], texts: list[File]) -> set[str]:
-        pairs = list(folders.by_file_beside(pictures, texts))
-        if pairs:
-            rows = partial(folders.read_pictures, pairs)
-            name = pairs[0][0].folder or self.path.name
-            self.parts.append(_Part(("beside",), name, rows, partial(len, pairs)))
-        return {file.name for file, _ in pairs}
-
-    def _list_tables(self, texts: list[File], pictures: list[File]) -> set[str]:
+    def _list_tables(self, texts: list[File], names: folders.Names) -> set[str]:
         """Lists the tables, and returns the names of the pictures that they have labels for."""
-        names = folders.Names(pictures)
         taken: set[str] = set()
         for file in texts:
-            if file.name.endswith(".cls"):
-                continue
+            home = ("table", *tables.home_of(file))
             try:
                 table = tables.sniff(file)
             except ValueError as error:
-                self.tree.leave_out(file.name, str(error))
+                self.parts.append(_Part(home, file.name, problem=str(error)))
                 continue
             if table is None:
                 self.tree.leave_out(file.name, tables.what_is(file))
             elif "pixels" in table.roles:
-                rows = partial(tables.rows_of, table, partial=self.partial)
-                count = partial(tables.count_rows, table)
-                usage = "usage" in table.roles
-                home = ("table", *tables.home_of(file))
-                part = _Part(home, file.name, rows, count, table.labelled, usage)
-                part.numbering, part.table = table.numbering, table
-                self.parts.append(part)
+                self._add_table(table, home)
             else:
                 taken |= self._list_names(table, names)
         return taken
+
+    def _add_table(self, table: tables.Table, home: tuple) -> None:
+        part = _Part(home, table.file.name, labelled=table.labelled, numbering=table.numbering)
+        part.rows = partial(tables.rows_of, table, partial=self.partial)
+        part.count = partial(tables.count_rows, table)
+        part.official = "usage" in table.roles
+        part.table = table
+        self.parts.append(part)
 
     def _list_names(self, table: tables.Table, names: folders.Names) -> set[str]:
         found = list(names.rows(table, partial=self.partial))
         pairs = [item for item in found if not isinstance(item, Fault)]
         if not pairs:
             reason = "a table of labels for pictures that are not here"
-            if table.votes:
+            if table.is_ferplus:
                 reason = "FER+'s votes, without pictures: put fer2013.csv beside it"
                 self.votes_tables[table.file.name] = table.file
             self.tree.leave_out(table.file.name, reason)
@@ -224,10 +236,12 @@ class Reader:
         self.parts.append(part)
         return {file.name for file, _ in pairs}
 
-    def _list_folders(self, pictures: list[File]) -> None:
+    def _list_folders(self, pictures: list[File], only_emotions: bool) -> None:
         for root, pairs in folders.by_folder(pictures).items():
             labels = {row.label for _, row in pairs if row.label is not None}
-            if not folders.are_labels(labels):
+            if not folders.are_labels(labels) or (
+                only_emotions and not any(map(is_emotion, labels))
+            ):
                 held_by = sorted({file.folder for file, _ in pairs})
                 name = held_by[0] if len(held_by) == 1 else root
                 reason = f"pictures without labels, in {len(held_by)} folders"
@@ -364,8 +378,12 @@ def _length(rows: Callable[[], Iterable]) -> int:
     return sum(1 for _ in rows())
 
 
+def _is_data(part: _Part) -> bool:
+    return part.labelled and not part.problem
+
+
 def _fullness(parts: list[_Part]) -> tuple[int, bool]:
-    return sum(part.count() for part in parts if part.labelled), any(p.official for p in parts)
+    return sum(part.count() for part in parts if _is_data(part)), any(p.official for p in parts)
 
 
 def _split_order(name: str) -> int:

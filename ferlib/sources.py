@@ -37,7 +37,7 @@ MOUNTS = ("/kaggle/input", "/content/*[Ff][Ee][Rr]*2013*",
           "/content/drive/MyDrive/*[Ff][Ee][Rr]*2013*")  # fmt: skip
 """Where data lies on Kaggle and Colab."""
 
-_CACHE_FORMAT = 2
+_CACHE_FORMAT = 3
 _VOTES = "fer2013new.csv"
 _SUFFIXES = (".csv", ".zip", ".tar", ".gz", ".tgz", ".npz", ".parquet")
 

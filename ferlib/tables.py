@@ -1,4 +1,4 @@
-"""Reads rows of pictures and labels: csv of any dialect, parquet and arrays.
+"""Reads rows of pictures and labels: csv of any dialect, JSON, parquet, Arrow and arrays.
 
 FER2013's own csv is 300 MB of numbers in text; its rows are parsed by NumPy, one at a time.
 """
@@ -9,8 +9,10 @@ import functools
 import io
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial as part_of
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,16 +33,18 @@ _ROLES = {
                      "emotionlabel", "category"), "label"),
     **dict.fromkeys(("pixels", "pixel", "pixelvalues", "imagepixels"), "pixels"),
     **dict.fromkeys(("usage", "split", "set", "subset", "partition"), "usage"),
-    **dict.fromkeys(("image", "imagename", "imagepath", "imagefile", "img", "imgpath", "file",
-                     "filename", "filepath", "path", "pth", "name",
+    **dict.fromkeys(("image", "imagename", "imagepath", "imagefile", "imageid", "img", "imgpath",
+                     "imgname", "file", "filename", "filepath", "path", "pth", "name", "id",
                      "subdirectoryfilepath"), "name"),
-    **{name.lower(): name for name in FERPLUS},
-    **dict.fromkeys(("", "unnamed0", "index"), "index"),
+    **dict.fromkeys(("unknown", "nf"), "vote"),
 }  # fmt: skip
-_PICTURE_NAME = re.compile(r"\S+\.(jpe?g|png|webp|bmp|tiff?|gif|pgm)", re.IGNORECASE)
+_PICTURE_NAME = re.compile(r"\S.*\.(jpe?g|png|webp|bmp|tiff?|gif|pgm)", re.IGNORECASE)
 _TO_BLANKS = bytes.maketrans(b"[](),;\t", b"       ")
+_DECIMAL = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
 _LAST = b" 255"  # NumPy only warns where it stops early; then this number is not reached
 _NUMBER = re.compile(r"[-+]?\d+(\.0*)?", re.ASCII)
+_FERPLUS = [name.lower() for name in FERPLUS]
+_EXPW = 8  # columns of ExpW's label.lst: name, face, top, left, right, bottom, confidence, label
 
 
 @dataclass(slots=True)
@@ -54,6 +58,8 @@ class Row:
         split: "train", "val", "test" or "".
         pixels: uint8 [48, 48]; float64 where a table has fractions; None where it is a file.
         name: Path of the picture file that the row names.
+        box: Where the face is in that picture: left, top, right and bottom, in pixels, or in
+            parts of its width and height where none is above 1; None is all of it.
         votes: FER+'s ten counts, or None.
         order: What the data is sorted by.
         as_fer2013: Whether it has the form of FER2013's pictures, 48x48 and grey.
@@ -65,6 +71,7 @@ class Row:
     split: str
     pixels: np.ndarray | None = None
     name: str = ""
+    box: tuple[float, ...] | None = None
     votes: list[float] | None = None
     order: tuple = ()
     as_fer2013: bool = True
@@ -76,43 +83,56 @@ class Row:
 
 @dataclass
 class Table:
-    """The form of a csv.
+    """Rows of pictures, or of names of pictures, and what their columns hold.
 
     Args:
         file: The file.
-        separator: What stands between its columns.
-        header: Its first row.
-        roles: "label", "pixels", "usage", "name" and FER+'s columns -> where they stand.
-        has_header: Whether the first row names the columns.
-        quoted: Whether cells are in quotes.
+        header: Names of the columns.
+        roles: "label", "pixels", "usage", "name", "box" and "vote" -> where such columns stand.
+        records: Yields the cells of each row, the header first where there is one; None after a
+            last row without a line end.
+        has_header: Whether the first record is the header.
+        as_fer2013: Whether its pictures have the form of FER2013's.
     """
 
     file: File
-    separator: str
     header: list[str]
-    roles: dict[str, list[int]] = field(default_factory=dict)
-    has_header: bool = True
-    quoted: bool = False
+    roles: dict[str, list[int]]
+    records: Callable[[], Iterator[Any]]
+    has_header: bool = False
+    as_fer2013: bool = True
+
+    @functools.cached_property
+    def is_ferplus(self) -> bool:
+        """Whether it has FER+'s ten columns of votes."""
+        return len(self.votes) == len(FERPLUS) and self._names(self.votes) == _FERPLUS
 
     @functools.cached_property
     def votes(self) -> list[int]:
-        """Where FER+'s ten columns stand, or an empty list."""
-        return [at for name in FERPLUS for at in self.roles.get(name, [])]
+        """Where columns stand that are named by emotions, those of FER+ in FER+'s order."""
+        votes = self.roles.get("vote", [])
+        names = self._names(votes)
+        if sorted(names) == sorted(_FERPLUS):
+            votes = [votes[names.index(name)] for name in _FERPLUS]
+        return votes if len(votes) > 1 else []
+
+    def _names(self, columns: list[int]) -> list[str]:
+        return [self.header[at].strip().lower() for at in columns]
 
     @property
     def labelled(self) -> bool:
         """Whether it has labels, or votes that stand for them."""
-        return "label" in self.roles or len(self.votes) == len(FERPLUS)
+        return "label" in self.roles or bool(self.votes)
 
     @property
     def numbering(self) -> str:
         """The numbering that is the table's own, by its columns or its name; "" for none."""
-        names = [name.strip().lower() for name in self.header]
+        names = {name.strip().lower() for name in self.header}
         if self.file.base.startswith("list_patition_label"):
             return "rafdb"
         if "subdirectory_filepath" in names:
             return "affectnet"
-        return "fer2013" if {"emotion", "pixels"} <= set(names) else ""
+        return "fer2013" if "box" in self.roles or {"emotion", "pixels"} <= names else ""
 
 
 def split_of_file(file: File) -> str:
@@ -127,22 +147,87 @@ def home_of(file: File) -> tuple[str, str]:
     return "/".join(folder), without_split(PurePosixPath(file.base).stem)
 
 
-# ---- the form of a csv -------------------------------------------------------------------
+# ---- the form of a table -----------------------------------------------------------------
+
+
+def sniff(file: File) -> Table | None:
+    """Finds the columns of a table.
+
+    Args:
+        file: A text, a parquet or Arrow file, or an array of pictures.
+
+    Returns:
+        Its form, or None where it has neither pixels nor names of pictures.
+
+    Raises:
+        ValueError: If a column that is needed is there twice, or the file is damaged.
+    """
+    if file.kind in ("parquet", "arrow"):
+        return _arrow_table(file)
+    if file.kind == "npy":
+        return array_table({"images": file})
+    return _json_table(file) or _csv_table(file)
+
+
+def what_is(file: File) -> str:
+    """Describes a text that is no table of pictures."""
+    first = file.head.decode("utf-8", "replace").strip().splitlines()[0]
+    return f"a text that begins with {first[:100]!r}, without the columns emotion and pixels"
+
+
+def count_rows(table: Table) -> int:
+    """Counts the rows of a table."""
+    return sum(record is not None for record in table.records()) - table.has_header
+
+
+def _roles(header: list[str]) -> dict[str, list[int]]:
+    """Tells by their names what columns hold; 2,304 of one name but for numbers are pixels."""
+    roles: defaultdict[str, list[int]] = defaultdict(list)
+    numbered: defaultdict[str, list[int]] = defaultdict(list)
+    for at, name in enumerate(header):
+        short = re.sub(r"[\W_]+", "", name).lower()
+        role = _ROLES.get(short) or ("vote" if is_emotion(name) else "")
+        if role:
+            roles[role].append(at)
+        else:
+            numbered[re.sub(r"\d+", "", short)].append(at)
+    columns = [group for group in numbered.values() if len(group) == _PIXELS]
+    if columns and "pixels" not in roles:
+        roles["pixels"] = columns[0]
+    return dict(roles)
+
+
+def _checked(table: Table) -> Table | None:
+    """Returns a table that has pixels, or names of pictures and labels; None for any other."""
+    if "pixels" not in table.roles and not ("name" in table.roles and table.labelled):
+        return None
+    for role in ("label", "usage", "pixels"):
+        at = table.roles.get(role, [])
+        if len(at) not in (0, 1, _PIXELS):
+            doubled = ", ".join(repr(table.header[i]) for i in at)
+            raise ValueError(
+                f"{table.file.name} has the {role} twice, in the columns {doubled}. Keep one."
+            )
+    return table
+
+
+# ---- csv ---------------------------------------------------------------------------------
 
 
 def lines_of(file: File) -> Iterator[bytes]:
-    """Yields the lines of a text that are not blank, in UTF-8.
+    """Yields the lines of a text that are not blank, in UTF-8; not remarks before the first.
 
     Raises:
         ValueError: If a line is too long, or far too many are blank.
     """
-    blank = 0
+    blank, begun = 0, False
     with file.open() as raw:
         stream = _as_utf8(raw, file.head)
         while line := stream.readline(LONGEST + 1):
             if len(line) > LONGEST:
                 raise ValueError(f"{file.name} has a line of more than {LONGEST:,} bytes.")
-            if not line.isspace():
+            begun = begun or not (line.isspace() or line.startswith((b"#", b"sep=")))
+            if begun and not line.isspace():
                 yield line
                 continue
             blank += 1
@@ -162,123 +247,231 @@ def _as_utf8(stream: Any, head: bytes) -> Any:
     return io.BytesIO(text.replace("\r\n", "\n").replace("\r", "\n").encode())
 
 
-def sniff(file: File) -> Table | None:
-    """Finds separator and columns of a table.
-
-    Args:
-        file: A text.
-
-    Returns:
-        Its form, or None where it has neither pixels nor names of pictures.
-
-    Raises:
-        ValueError: If a column that is needed is there twice.
-    """
+def _csv_table(file: File) -> Table | None:
+    """Finds separator and columns of a csv."""
     lines = lines_of(file)
     first = next(lines, b"")
     lines.close()
     quoted = b'"' in first or b'"' in file.head
     for separator in (",", ";", "\t", "|", " "):
-        cells = _split(first, separator)
-        roles = _roles_by_name(cells)
-        has_header = not {"label", "pixels", "name"}.isdisjoint(roles) or set(FERPLUS) <= set(roles)
+        text = first.decode("utf-8", "replace").strip("\r\n")
+        cells = next(csv.reader([text], delimiter=separator, skipinitialspace=True), [])
+        header = [cell.strip() for cell in cells]
+        roles = _roles(header)
+        has_header = not {"label", "pixels", "name"}.isdisjoint(roles)
         if not has_header:
-            roles = _roles_by_content(cells)
-        table = Table(file, separator, cells, roles, has_header, quoted)
-        if "pixels" in roles or ("name" in roles and table.labelled):
-            _refuse_doubles(table)
+            header, roles = _by_content(header)
+        records = part_of(_csv_records, file, separator, quoted)
+        if table := _checked(Table(file, header, roles, records, has_header)):
             return table
     return None
 
 
-def what_is(file: File) -> str:
-    """Describes a text that is no table of pictures."""
-    first = file.head.decode("utf-8", "replace").strip().splitlines()[0]
-    return f"a text that begins with {first[:100]!r}, without the columns emotion and pixels"
-
-
-def count_rows(table: Table) -> int:
-    """Counts the rows of a table."""
-    return sum(1 for _ in lines_of(table.file)) - table.has_header
-
-
-def _refuse_doubles(table: Table) -> None:
-    for role in ("label", "usage", "pixels", *FERPLUS):
-        at = table.roles.get(role, [])
-        if len(at) not in (0, 1, _PIXELS):
-            doubled = ", ".join(repr(table.header[i]) for i in at)
-            raise ValueError(
-                f"{table.file.name} has the {role} twice, in the columns {doubled}. Keep one."
-            )
-
-
-def role_of(column: str) -> str:
-    """Returns what a column holds by its name: "label", "pixels", "name" …, else "other"."""
-    return _ROLES.get(re.sub(r"[\W_]+", "", column).lower(), "other")
-
-
-def _roles_by_name(cells: list[str]) -> dict[str, list[int]]:
-    """Tells the columns of a table by its header."""
-    roles: dict[str, list[int]] = {}
-    for at, cell in enumerate(cells):
-        roles.setdefault(role_of(cell), []).append(at)
-    if len(roles.get("other", [])) == _PIXELS:
-        roles.setdefault("pixels", roles["other"])
-    return roles
-
-
-def _roles_by_content(cells: list[str]) -> dict[str, list[int]]:
-    """Tells the columns of a table without a header by its first row."""
-    if len(cells) == _PIXELS + 1 and all(_NUMBER.fullmatch(cell) for cell in cells):
-        return {"label": [0], "pixels": [*range(1, len(cells))]}
-    roles: dict[str, list[int]] = {}
+def _by_content(cells: list[str]) -> tuple[list[str], dict[str, list[int]]]:
+    """Names the columns of a table without a header, and tells what they hold by its first row."""
+    numbers = [at for at, cell in enumerate(cells) if _NUMBER.fullmatch(cell)]
+    named = bool(cells) and _PICTURE_NAME.fullmatch(cells[0]) is not None
+    if len(cells) == _PIXELS + 1 and len(numbers) == len(cells):
+        return cells, {"label": [0], "pixels": numbers[1:]}
+    if named and len(cells) == len(FERPLUS) + 2:  # FER+'s label.csv
+        return ["name", "box", *FERPLUS], {"name": [0], "vote": [*range(2, len(cells))]}
+    if named and len(cells) == _EXPW and all(map(_DECIMAL.fullmatch, cells[1:])):
+        return cells, {"name": [0], "box": [3, 2, 4, 5], "label": [7]}
+    roles: defaultdict[str, list[int]] = defaultdict(list)
     for at, cell in enumerate(cells):
         if cell.count(" ") >= _PIXELS - 1 or cell.count(",") >= _PIXELS - 1:
-            roles.setdefault("pixels", []).append(at)
+            roles["pixels"].append(at)
         elif _PICTURE_NAME.fullmatch(cell):
-            roles.setdefault("name", []).append(at)
+            roles["name"].append(at)
         elif split_of(cell):
-            roles.setdefault("usage", []).append(at)
-        elif _NUMBER.fullmatch(cell) or is_emotion(cell):
-            roles.setdefault("label", []).append(at)
-    if len(cells) == len(FERPLUS) + 2 and roles.get("name") == [0]:  # FER+'s label.csv
-        return {"name": [0], **{name: [at + 2] for at, name in enumerate(FERPLUS)}}
-    return roles
+            roles["usage"].append(at)
+        elif at in numbers or is_emotion(cell):
+            roles["label"].append(at)
+    return cells, dict(roles)
 
 
-def _split(line: bytes, separator: str) -> list[str]:
-    """Returns the cells of one line, without quotes."""
-    text = line.decode("utf-8", "replace").strip("\r\n")
-    cells = next(csv.reader([text], delimiter=separator, skipinitialspace=True), [])
-    return [cell.strip() for cell in cells]
-
-
-# ---- the rows of a csv -------------------------------------------------------------------
-
-
-def _records(table: Table) -> Iterator[list[bytes] | None]:
+def _csv_records(file: File, separator: str, quoted: bool) -> Iterator[list[bytes] | None]:
     """Yields the cells of each row; None after the last where the file ends without a line end."""
     last = b"\n"
 
     def lines() -> Iterator[bytes]:
         nonlocal last
-        for line in lines_of(table.file):
+        for line in lines_of(file):
             last = line
             yield line
 
-    if table.quoted or table.separator == " ":
+    if quoted or separator == " ":
         csv.field_size_limit(LONGEST)
         text = (line.decode("utf-8", "replace") for line in lines())
-        for cells in csv.reader(
-            text, delimiter=table.separator, skipinitialspace=True, strict=True
-        ):
+        for cells in csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True):
             yield [cell.strip().encode() for cell in cells]
     else:
-        separator = table.separator.encode()
+        between = separator.encode()
         for line in lines():
-            yield [cell.strip() for cell in line.split(separator)]
+            yield [cell.strip() for cell in line.split(between)]
     if not last.endswith(b"\n"):
         yield None
+
+
+# ---- JSON, parquet and Arrow -------------------------------------------------------------
+
+
+def _json_table(file: File) -> Table | None:
+    """Reads a list of objects, an object on each line, or one object of name: label."""
+    if file.head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] not in (b"{", b"["):
+        return None
+    try:
+        with file.open() as stream:
+            text = stream.read().decode("utf-8-sig")
+        found = _json_objects(text)
+    except (ValueError, RecursionError):
+        return None
+    header = list(dict.fromkeys(key for item in found for key in item))
+    records = [[item.get(key) for key in header] for item in found]
+    return _checked(Table(file, header, _roles(header), part_of(iter, records)))
+
+
+def _is_text(cell: Any) -> bool:
+    return cell is None or isinstance(cell, str)
+
+
+def _json_objects(text: str) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if isinstance(found, dict) and not any(isinstance(x, list | dict) for x in found.values()):
+        found = [{"name": name, "label": label} for name, label in found.items()]
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ValueError("no list of objects")
+    return found
+
+
+def _arrow_table(file: File) -> Table:
+    """Reads a parquet or Arrow file, as Hugging Face exports them or with FER2013's columns."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(f"{file.name} is {file.kind}: `pip install pyarrow` reads it.") from error
+    with file.open() as stream:
+        content = io.BytesIO(stream.read())
+    try:
+        if file.kind == "parquet":
+            table = pyarrow.parquet.read_table(content)
+        elif file.head.startswith(b"ARROW1"):
+            table = pyarrow.ipc.open_file(content).read_all()
+        else:
+            table = pyarrow.ipc.open_stream(content).read_all()
+        about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        roles = _roles(table.column_names)
+        columns = {at: table.column(at).to_pylist() for place in roles.values() for at in place}
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise ValueError(f"{file.name} is damaged: {error}") from error
+    encoded = [at for at in roles.get("name", []) if not all(map(_is_text, columns[at]))]
+    if encoded and "pixels" not in roles:  # an image is its name, or what its file holds
+        roles = {**roles, "name": [], "pixels": encoded[:1]}
+    for at in roles.get("pixels", []):
+        columns[at] = [{"bytes": x} if isinstance(x, bytes) else x for x in columns[at]]
+    features = about.get("info", {}).get("features", {})
+    for at in roles.get("label", []):
+        names = features.get(table.column_names[at], {}).get("names")
+        if names:
+            columns[at] = [names[n] if n in range(len(names)) else None for n in columns[at]]
+    nothing = [None] * table.num_rows
+    records = [columns.get(at, nothing) for at in range(table.num_columns)]
+    found = _checked(Table(file, table.column_names, roles, part_of(zip, *records)))
+    if found is None:
+        raise ValueError(
+            f"{file.name} has the columns {', '.join(table.column_names)}; wanted are image (or "
+            "pixels) and label."
+        )
+    return found
+
+
+# ---- arrays ------------------------------------------------------------------------------
+
+_ARRAYS = {
+    **dict.fromkeys(("x", "image", "images", "pixels", "faces", "data"), "images"),
+    **dict.fromkeys(("y", "label", "labels", "emotion", "emotions", "target", "targets"), "label"),
+    **dict.fromkeys(("usage", "split", "splits"), "usage"),
+}
+
+
+def array_sets(files: Iterable[File]) -> Iterator[dict[str, File]]:
+    """Finds arrays that belong together: images and labels, each split on its own or all in one.
+
+    Args:
+        files: Files .npy, those of a .npz among them.
+
+    Yields:
+        What the arrays are ("images", "label", "usage") -> file.
+    """
+    sets: defaultdict[tuple[str, str], dict[str, File]] = defaultdict(dict)
+    for file in files:
+        stem = file.base.removesuffix(".npy")
+        role = _ARRAYS.get(without_split(stem))
+        if role:
+            sets[file.folder, split_in(stem)][role] = file
+    yield from (found for found in sets.values() if "images" in found)
+
+
+def array_table(files: dict[str, File]) -> Table:
+    """Reads pictures and labels from arrays.
+
+    Args:
+        files: As from `array_sets`.
+
+    Returns:
+        A table with a row for each picture.
+
+    Raises:
+        ValueError: If shapes or numbers are not those of pictures and labels.
+    """
+    arrays = {role: _array(file) for role, file in files.items()}
+    images, file = arrays.pop("images"), files["images"]
+    if images.ndim < 2 or images.dtype.kind not in "biuf":
+        raise ValueError(f"{file.name} is {images.dtype}{list(images.shape)}; wanted are pictures.")
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
+        images = np.moveaxis(images, 1, 3)  # the channels were first
+    as_fer2013 = images.size == len(images) * _PIXELS
+    images = _to_8_bits(images, file.name)
+    if as_fer2013:
+        images = images.reshape(-1, SIDE, SIDE)
+    label = arrays.get("label")
+    if label is not None and label.ndim == 2:
+        arrays["label"] = label[:, 0] if label.shape[1] == 1 else label.argmax(axis=1)
+    for role, values in arrays.items():
+        if values.shape != (len(images),):
+            raise ValueError(f"{file.name} has {len(images)} pictures, and {role}s of the shape "
+                             f"{list(values.shape)}.")  # fmt: skip
+    roles = {role: [at] for at, role in enumerate(["pixels", *arrays])}
+    records = part_of(zip, images, *(values.tolist() for values in arrays.values()))
+    return Table(file, list(roles), roles, records, as_fer2013=as_fer2013)
+
+
+def _array(file: File) -> np.ndarray:
+    with file.open() as stream:
+        content = io.BytesIO(stream.read())
+    try:
+        return np.load(content, allow_pickle=False)
+    except Exception as error:  # a damaged header raises almost anything
+        raise ValueError(f"{file.name} cannot be read: {error}") from error
+
+
+def _to_8_bits(images: np.ndarray, name: str) -> np.ndarray:
+    """Returns pictures as uint8; how they are scaled shows in all of them, not in each."""
+    low, high = images.min(initial=0), images.max(initial=0)
+    if images.dtype == np.uint16 and high > 255:
+        images = images / 257
+    elif not (low >= 0 and high <= 255):
+        raise ValueError(f"{name} has numbers from {low} to {high}; wanted are 0 to 255 or 0 to 1.")
+    elif images.dtype.kind in "bf" and high <= 1:
+        images = images * 255.0
+    return np.rint(images).astype(np.uint8)
+
+
+# ---- rows --------------------------------------------------------------------------------
 
 
 def rows_of(table: Table, *, partial: bool = False) -> Iterator[Row | Fault]:
@@ -295,11 +488,10 @@ def rows_of(table: Table, *, partial: bool = False) -> Iterator[Row | Fault]:
         ValueError: If the file ends in mid-row.
     """
     split_by_name = split_of_file(table.file)
-    records = _records(table)
-    if table.has_header:
-        next(records, None)
     item: Row | Fault | None = None
     try:
+        records = table.records()
+        header = next(records, None) if table.has_header else None
         for number, cells in enumerate(records, 1):
             if cells is None:
                 if isinstance(item, Fault) and not partial:
@@ -308,53 +500,82 @@ def rows_of(table: Table, *, partial: bool = False) -> Iterator[Row | Fault]:
                         "download. Get it again, or take what is there with partial=True."
                     )
                 return
+            if cells == header:  # once more, where files were put one after the other
+                continue
             try:
                 item = _row(table, cells, number, split_by_name)
-            except ValueError as error:
+            except Exception as error:  # Pillow raises almost anything on a damaged picture
                 item = Fault(table.file.name, number, str(error))
             yield item
     except csv.Error as error:
         raise ValueError(f"{table.file.name}: {error}, a quote is missing.") from error
 
 
-def _row(table: Table, cells: list[bytes], number: int, split: str) -> Row:
-    if len(cells) != len(table.header):
-        raise ValueError(f"{len(cells)} columns instead of {len(table.header)}")
+def _row(table: Table, cells: Any, number: int, split: str) -> Row:
+    columns = len(table.header)
+    if len(cells) > columns and not any(cells[columns:]):
+        cells = cells[:columns]  # separators at the end of the line
+    if len(cells) != columns:
+        raise ValueError(f"{len(cells)} columns instead of {columns}")
     roles = table.roles
-    row = Row(table.file.name, number, None, split)
+    row = Row(table.file.name, number, None, split, as_fer2013=table.as_fer2013)
     if "usage" in roles:
-        usage = _text(cells[roles["usage"][0]])
+        usage = text_of(cells[roles["usage"][0]])
         row.split = split_of(usage)
         if not row.split:
             raise ValueError(f"unknown Usage {usage!r}")
-    if table.votes:
-        row.votes = [float(cells[at]) for at in table.votes]
-        row.label = majority(row.votes)
+    if table.votes and (table.is_ferplus or "label" not in roles):
+        votes = [float(cells[at]) for at in table.votes]
+        row.label = majority(
+            dict(zip((table.header[at] for at in table.votes), votes, strict=True))
+        )
+        row.votes = votes if table.is_ferplus else None
     if "label" in roles:
-        label = _text(cells[roles["label"][0]])
+        label = text_of(cells[roles["label"][0]])
         unlabelled = not label and row.split in ("val", "test")
         row.label = None if unlabelled else label
-    if "name" in roles:
-        row.name = _text(cells[roles["name"][0]])
+    if roles.get("name"):
+        row.name = text_of(cells[roles["name"][0]])
+    if "box" in roles:
+        row.box = tuple(float(cells[at]) for at in roles["box"])
     if "pixels" in roles:
-        at = roles["pixels"]
-        row.pixels = parse_pixels(cells[at[0]] if len(at) == 1 else b" ".join(cells[i] for i in at))
+        found = [cells[at] for at in roles["pixels"]]
+        _set_picture(row, found[0] if len(found) == 1 else found)
     return row
 
 
-def majority(votes: list[float]) -> str:
-    """Returns what most of FER+'s votes are for, "unknown" where two have as many."""
-    most = max(votes)
-    return FERPLUS[votes.index(most)] if votes.count(most) == 1 else "unknown"
+def _set_picture(row: Row, value: Any) -> None:
+    """Reads what a cell has as its picture: text, numbers, an array, or {bytes: a picture file}."""
+    if isinstance(value, bytes):
+        row.pixels = parse_pixels(value)
+    elif isinstance(value, dict):
+        row.pixels, row.as_fer2013 = read_face(value.get("bytes") or b"")
+    elif isinstance(value, np.ndarray):
+        row.pixels = value if row.as_fer2013 else read_picture(value)
+    elif isinstance(value, str):
+        row.pixels = parse_pixels(value.encode())
+    else:
+        row.pixels = parse_pixels(" ".join(np.ravel(value).astype(str)).encode())
+
+
+def majority(votes: dict[str, float]) -> str:
+    """Returns what most votes are for, "unknown" where two have as many."""
+    most = max(votes.values())
+    found = [name for name, n in votes.items() if n == most]
+    return found[0] if len(found) == 1 else "unknown"
 
 
 @functools.lru_cache(1000)
-def _text(cell: bytes) -> str:
+def text_of(cell: Any) -> str:
     """Returns a cell as text; a label such as 3.0 is 3."""
-    try:
-        text = cell.decode()
-    except UnicodeDecodeError:
-        text = cell.decode("latin-1")
+    if cell is None:
+        return ""
+    text = str(cell)
+    if isinstance(cell, bytes):
+        try:
+            text = cell.decode()
+        except UnicodeDecodeError:
+            text = cell.decode("latin-1")
     return re.sub(r"^(\d+)\.0*$", r"\1", text)
 
 
@@ -392,9 +613,9 @@ def _numbers(text: bytes, dtype: type) -> np.ndarray | None:
         values = np.fromstring(text + _LAST, dtype, sep=" ")
     except (ValueError, DeprecationWarning):
         return None
-    if b"-" in text or b"+" in text or values.size != _PIXELS + 1 or values.max() > 255:
+    if b"-" in text or b"+" in text or values.size != _PIXELS + 1:
         return None
-    return values[:-1]
+    return values[:-1] if values.max() <= 255 else None
 
 
 def _wrong_pixel(text: bytes) -> str:
@@ -432,141 +653,3 @@ def whole_pixels(rows: list[Row | Fault]) -> list[Row | Fault]:
             )
         made.append(row)
     return made
-
-
-# ---- parquet and arrays ------------------------------------------------------------------
-
-
-def parquet_rows(file: File) -> Iterator[Row | Fault]:
-    """Reads the rows of a parquet file, as Hugging Face exports them or with FER2013's columns.
-
-    Args:
-        file: The file; its pictures are encoded (image: {bytes, path}) or pixels.
-
-    Yields:
-        A row or a fault. Numbers are labels by the names in the file where it has them.
-
-    Raises:
-        ValueError: If pandas lacks pyarrow, or the columns are others.
-    """
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ValueError(f"{file.name} is parquet: `pip install pyarrow` reads it.") from error
-    with file.open() as stream:
-        table = pyarrow.parquet.read_table(io.BytesIO(stream.read()))
-    about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = about.get("info", {}).get("features", {})
-    roles = {role_of(name): name for name in table.column_names}
-    label, image = roles.get("label"), roles.get("pixels") or roles.get("name")
-    if not label or not image:
-        raise ValueError(f"{file.name} has the columns {', '.join(table.column_names)}; wanted "
-                         "are image (or pixels) and label.")  # fmt: skip
-    names = features.get(label, {}).get("names")
-    split = split_of_file(file)
-    columns = table.select([label, image]).to_pydict()
-    for number, (told, value) in enumerate(zip(columns[label], columns[image], strict=True), 1):
-        text = "" if told is None else _text(str(told).encode())
-        row = Row(file.name, number, names[told] if names and told is not None else text, split)
-        try:
-            set_picture(row, value)
-        except Exception as error:  # Pillow raises almost anything on a damaged picture
-            yield row.fault(str(error))
-            continue
-        yield row
-
-
-def set_picture(row: Row, value: Any) -> None:
-    """Reads what a row has as its picture: encoded bytes, text, a list or an array."""
-    if isinstance(value, dict):
-        value = value.get("bytes")
-    if isinstance(value, str):
-        row.pixels = parse_pixels(value.encode())
-    elif isinstance(value, bytes):
-        row.pixels, row.as_fer2013 = read_face(value)
-    else:
-        row.pixels = parse_pixels(" ".join(map(str, np.ravel(value))).encode())
-
-
-_ARRAYS = {
-    **dict.fromkeys(("x", "image", "images", "pixels", "faces", "data"), "images"),
-    **dict.fromkeys(("y", "label", "labels", "emotion", "emotions", "target", "targets"), "labels"),
-    **dict.fromkeys(("usage", "split", "splits"), "split"),
-}
-
-
-def array_sets(files: list[File]) -> Iterator[tuple[str, dict[str, File]]]:
-    """Finds arrays that belong together: images and labels, each split on its own or all in one.
-
-    Args:
-        files: Files .npy, those of a .npz among them.
-
-    Yields:
-        A split ("" for none), and what the arrays are ("images", "labels", "split") -> file.
-    """
-    sets: dict[tuple[str, str], dict[str, File]] = {}
-    for file in files:
-        stem = file.base.removesuffix(".npy")
-        role = _ARRAYS.get(without_split(stem))
-        if role:
-            sets.setdefault((file.folder, split_in(stem)), {})[role] = file
-    for (_, split), found in sets.items():
-        if "images" in found:
-            yield split, found
-
-
-def array_rows(files: dict[str, File], split: str) -> Iterator[Row]:
-    """Reads pictures and labels from arrays.
-
-    Args:
-        files: As from `array_sets`.
-        split: As from `array_sets`.
-
-    Yields:
-        A row for each picture.
-
-    Raises:
-        ValueError: If shapes or numbers are not those of pictures and labels.
-    """
-    arrays = {role: _array(file) for role, file in files.items()}
-    images, file = arrays["images"], files["images"]
-    as_fer2013 = images.size == len(images) * _PIXELS
-    faces = _faces(images, file.name) if as_fer2013 else images
-    labels = arrays.get("labels")
-    if labels is not None and labels.ndim == 2:
-        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
-    for role, values in (("labels", labels), ("split", arrays.get("split"))):
-        if values is not None and values.shape != (len(images),):
-            raise ValueError(f"{file.name} has {len(images)} pictures, and {role} of the shape "
-                             f"{list(values.shape)}.")  # fmt: skip
-    for at, face in enumerate(faces):
-        row = Row(file.name, at + 1, None, split, as_fer2013=as_fer2013)
-        row.pixels = face if as_fer2013 else read_picture(face)
-        if labels is not None:
-            row.label = _text(_bytes(labels[at]))
-        if "split" in arrays:
-            row.split = split_of(_bytes(arrays["split"][at]).decode())
-        yield row
-
-
-def array_length(file: File) -> int:
-    """Returns how many pictures an array holds."""
-    return len(_array(file))
-
-
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
-
-
-def _array(file: File) -> np.ndarray:
-    with file.open() as stream:
-        return np.load(io.BytesIO(stream.read()), allow_pickle=False)
-
-
-def _faces(images: np.ndarray, name: str) -> np.ndarray:
-    low, high = images.min(initial=0), images.max(initial=0)
-    if not (low >= 0 and high <= 255):
-        raise ValueError(f"{name} has numbers from {low} to {high}; wanted are 0 to 255 or 0 to 1.")
-    if images.dtype.kind == "f" and high <= 1:
-        images = images * 255.0
-    return np.rint(images).astype(np.uint8).reshape(-1, SIDE, SIDE)
