@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> dict:
 
     if args.labels:
         os.environ["FERLIB_LABELS"] = args.labels  # kernels inherit it
+    if args.partial:
+        os.environ["FERLIB_PARTIAL"] = "1"
     made = suite.run(
         args.profile,
         args.data,
@@ -293,7 +295,7 @@ def parser() -> argparse.ArgumentParser:
 
     def add_reading(add):
         add("--input", choices=["0-255", "0-1", "-1-1", "imagenet"],
-            help="pixels that a model from elsewhere expects; write --input=-1-1")  # fmt: skip
+            help="pixels that a model from elsewhere expects")  # fmt: skip
         add("--classes", metavar="NAMES",
             help="its outputs in order, commas between; alphabetical for FER2013's")  # fmt: skip
         add("--prior", default="trained", metavar="uniform|STRENGTH",
@@ -306,8 +308,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(run)
     add("--profile", default="quick", help="smoke, quick, full or another of profiles/")
-    add("--data", **source)
-    add("--labels", metavar="NAME|FILE", help=meaning)
+    add_data(add)
     add("--name", help="name of the folder in runs/; the profile's without it")
     add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
     add("--only", default="", metavar="03,06", help="only these notebooks")
@@ -386,7 +387,11 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit status: 0 when it did all that was asked.
     """
-    args = parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--input" in words:
+        at = words.index("--input")
+        words[at : at + 2] = ["=".join(words[at : at + 2])]  # else -1-1 would be an option
+    args = parser().parse_args(words)
     warnings.showwarning = _warn  # ty: ignore[invalid-assignment]
     try:
         with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):

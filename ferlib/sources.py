@@ -63,7 +63,8 @@ def load(
         labels: What labels mean: a numbering ("fer2013", "rafdb", "affectnet", "ferplus",
             "ck"), or a dict or JSON file from old name to class, to rename or merge; a class of
             None leaves pictures out. None takes `$FERLIB_LABELS`, where that is set.
-        partial: Takes what is there of a file that was cut off, or of a FER2013 that lacks rows.
+        partial: Takes what is there of a file that was cut off, or of a FER2013 that lacks rows;
+            so does `$FERLIB_PARTIAL`, where that is set.
 
     Returns:
         The data as the source has it; see `cleaning.clean` for missing splits and copies.
@@ -80,6 +81,7 @@ def load(
     """
     name = str(source or "")
     labels = labels or os.environ.get("FERLIB_LABELS")
+    partial = partial or bool(os.environ.get("FERLIB_PARTIAL"))
     options = {"cache": cache, "votes": votes, "labels": labels, "partial": partial}
     if not name:
         return _find(options)

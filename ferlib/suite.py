@@ -207,12 +207,21 @@ class Stage:
         return row
 
 
-def begin(name: str, *, data: str = "", out: str = "", seed: int = 0, pictures: int = 0) -> Stage:
+def begin(
+    name: str,
+    *,
+    data: str = "",
+    labels: str = "",
+    out: str = "",
+    seed: int = 0,
+    pictures: int = 0,
+) -> Stage:
     """Opens a notebook: checks its parameters, finds its data and says what it found.
 
     Args:
         name: Name of the notebook without its ending.
         data: File, folder, archive, Kaggle handle or "drawn"; empty finds it.
+        labels: What labels mean, as in `sources.load`; empty takes `$FERLIB_LABELS`, if set.
         out: Folder for what the notebook makes; empty is `runs/quick/<name>`.
         seed: Seed of every random choice, 0 to 4294967295.
         pictures: The most pictures that are used, a sample; 0 is all.
@@ -227,7 +236,7 @@ def begin(name: str, *, data: str = "", out: str = "", seed: int = 0, pictures: 
     folder = Path(out).expanduser().resolve() if out else default
     lock = files.hold(folder, wait=15)
     _divert(folder / "log.txt")
-    stage = Stage(name, seed, pictures, folder, sources.load(data), lock)
+    stage = Stage(name, seed, pictures, folder, sources.load(data, labels=labels), lock)
     print(_describe(stage.loaded, pictures))
     print(f"Device: {_device()}.")
     return stage

@@ -104,6 +104,30 @@ def test_run_and_compare(tmp_path, monkeypatch, capsys):
     assert re.search(r"02_y +done +[\d.]+ +0 +drawn faces", text)
 
 
+def test_run_gives_labels_and_partial_to_its_notebooks(tmp_path, monkeypatch, capsys):
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "ferlib").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FERLIB_LABELS", "")  # what run sets is taken back after the test
+    monkeypatch.setenv("FERLIB_PARTIAL", "")
+    pixels = " ".join(["7"] * 2304)
+    rows = [f"{i % 7 + 1},{pixels},Training" for i in range(70)]
+    (tmp_path / "faces.csv").write_text("\n".join(["emotion,pixels,Usage", *rows, "1,7 7"]))
+    record = "from ferlib import suite\nstage = suite.begin('01_x', data=data, out=out)"
+    write(tmp_path, "01_x", record, "assert stage.raw.labels[0] == 5  # RAF-DB's 1 is surprise")
+    given = ["--data", "faces.csv", "--labels", "rafdb"]
+    assert main(["run", *given]) == 1
+    assert "partial=True" in capsys.readouterr().err
+    assert main(["run", *given, "--partial"]) == 0
+    assert "row 71" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--input", "-1-1"], ["--input=-1-1"]])
+def test_an_input_that_begins_like_an_option(given, capsys):
+    assert main(["evaluate", "gone.keras", "--data", "drawn:70", *given]) == 1
+    assert "gone.keras" in capsys.readouterr().err
+
+
 def test_version_names_what_a_report_of_a_bug_needs(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
