@@ -348,12 +348,12 @@ def unpack(tree: Tree, stack: ExitStack) -> None:
     """
     files = []
     for file in tree.files:
-        _identify(file, tree)
+        _identify(file, tree.faults)
         files.extend(_inside(file, tree, stack, _Budget(file.size), 0))
     tree.files = files
 
 
-def _identify(file: File, tree: Tree) -> None:
+def _identify(file: File, faults: list[Fault]) -> None:
     """Reads the first bytes of a file."""
     try:
         with file.open() as stream:
@@ -362,7 +362,7 @@ def _identify(file: File, tree: Tree) -> None:
     except TooLarge:
         raise
     except Exception as error:  # a damaged archive raises almost anything
-        tree.faults.append(Fault(file.name, None, f"it cannot be read: {error}"))
+        faults.append(Fault(file.name, None, f"it cannot be read: {error}"))
         file.kind = "damaged"
 
 
@@ -381,7 +381,7 @@ def _inside(
     try:
         for member in openers[file.kind](file, tree, stack, budget):
             budget.count(member.name)
-            _identify(member, tree)
+            _identify(member, tree.faults if is_picture_name(member.name) else tree.cut)
             members.append(member)
     except TooLarge:
         raise

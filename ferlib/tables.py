@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -358,7 +359,7 @@ def _arrow_table(file: File) -> Table:
         content = io.BytesIO(stream.read())
     try:
         if file.kind == "parquet":
-            table = pyarrow.parquet.read_table(content)
+            table = pyarrow.parquet.read_table(content, page_checksum_verification=True)
         elif file.head.startswith(b"ARROW1"):
             table = pyarrow.ipc.open_file(content).read_all()
         else:
@@ -454,9 +455,16 @@ def _array(file: File) -> np.ndarray:
     with file.open() as stream:
         content = io.BytesIO(stream.read())
     try:
-        return np.load(content, allow_pickle=False)
+        array = np.load(content, allow_pickle=False)
+        if array.dtype.kind == "U" and array.size:
+            native = array.astype(array.dtype.newbyteorder("="))
+            if np.frombuffer(native.tobytes(), np.uint32).max() > sys.maxunicode:
+                raise ValueError("it has letters that do not exist")
     except Exception as error:  # a damaged header raises almost anything
         raise ValueError(f"{file.name} cannot be read: {error}") from error
+    if content.read(1):
+        raise ValueError(f"{file.name} is damaged: it is longer than its header says.")
+    return array
 
 
 def _to_8_bits(images: np.ndarray, name: str) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Changes csv files, archives and folders at random, and counts what `sources.load` makes of them.
+"""Changes data of all kinds at random, and counts what `sources.load` makes of it.
 
     python tests/fuzz_sources.py [--cases 1000] [--seed 0]
 
 Each case must give the right rows with faults named, or ferlib's own error; none may give other
-rows or a traceback. Only in a plain csv can one digit become another unseen: as many rows may
-differ there as bytes were changed.
+rows or a traceback. Only in a plain csv, a tar or an array can one number become another unseen:
+as many rows may differ there as bytes were changed. parquet is tried where pyarrow is installed.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 import warnings
 import zipfile
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,38 @@ def make_folder(root: Path):
         path = root / USAGE[i] / EMOTIONS[LABELS[i]] / f"{i:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(IMAGES[i]).save(path, compress_level=1)
+
+
+def make_arrays(rng, root: Path):
+    """Writes arrays, in files of their own or in one .npz."""
+    images = [IMAGES, IMAGES[..., None], IMAGES.reshape(N, -1), (IMAGES / 255).astype("f4")]
+    arrays = {
+        "images": images[int(rng.integers(4))],
+        "labels": [LABELS, LABELS.astype("i1"), np.array(EMOTIONS)[LABELS]][int(rng.integers(3))],
+        "split": USAGE,
+    }
+    if rng.random() < 0.5:
+        np.savez(root / "fer.npz", **arrays)
+    else:
+        for name, values in arrays.items():
+            np.save(root / f"{name}.npy", values)
+
+
+def make_parquet(rng, path: Path):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    rows = []
+    for i in range(N):
+        file = io.BytesIO()
+        Image.fromarray(IMAGES[i]).save(file, "png", compress_level=1)
+        rows.append(
+            {"image": {"bytes": file.getvalue(), "path": None}, "label": EMOTIONS[LABELS[i]]}
+        )
+        rows[-1]["split"] = USAGE[i]
+    compression = str(rng.choice(["none", "snappy", "zstd"]))
+    table = pa.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table, path, compression=compression, write_page_checksum=True)
 
 
 def pack(rng, content: dict[str, bytes]) -> bytes:
@@ -139,6 +172,9 @@ def main() -> int:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     counts, longest, bad = Counter(), 0.0, 0
+    kinds = ["csv", "archive of a csv", "archive of pictures", "folder", "arrays", "parquet"]
+    if not find_spec("pyarrow"):
+        kinds.remove("parquet")
     with tempfile.TemporaryDirectory() as place:
         original = Path(place) / "original"
         make_folder(original)
@@ -146,12 +182,24 @@ def main() -> int:
         for case in range(args.cases):
             rng = np.random.default_rng([args.seed, case])
             work = Path(place) / "work"
-            kind = ("csv", "archive of a csv", "archive of pictures", "folder")[case % 4]
+            kind = kinds[case % len(kinds)]
             may_differ = 0
             if kind == "folder":
                 shutil.copytree(original, work)
                 how = change_folder(rng, work)
                 source = work
+            elif kind in ("arrays", "parquet"):
+                work.mkdir()
+                source = work
+                make_arrays(rng, work) if kind == "arrays" else make_parquet(
+                    rng, work / "train.bin"
+                )
+                files = sorted(work.iterdir())
+                victim = files[int(rng.integers(len(files)))]
+                content, may_differ, how = change(rng, victim.read_bytes())
+                if victim.suffix != ".npy":
+                    may_differ = 0
+                victim.write_bytes(content)
             else:
                 work.mkdir()
                 source = work / "source.bin"
