@@ -131,7 +131,7 @@ def _tune_in_several(args):
     if args.partial:
         given.append("--partial")
     command = [sys.executable, "-m", "ferlib", "tune", *given]
-    where = {"address": args.address, "join": args.join}
+    where = {"address": args.address, "join": args.join, "name": args.name}
     distributed.run(command, args.out, workers=args.workers, **where)
     if args.join:
         print(f"The search at {args.join} has no more work for this machine.")
@@ -334,6 +334,7 @@ def parser() -> argparse.ArgumentParser:
     add("--address", default="", metavar="HOST:PORT", help="let other machines join here")
     add("--join", default="", metavar="HOST:PORT",
         help="work for another machine's search; DIR has to be shared with it")  # fmt: skip
+    add("--name", default="", help="this machine's name among those that join; its host's without")
 
     add = command(evaluate)
     add("model", **model | {"help": f"{model['help']}; also .onnx and .tflite"})

@@ -10,7 +10,9 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import shutil
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -116,8 +118,48 @@ class _Books:
         # kill, or that was in the queue already.
         running = [number for number, trial in self.trials.items() if trial.status == "RUNNING"]
         self._retry_queue = [number for number in running if number in self._retry_queue]
+        if not _is_chief():
+            return
+        # Workers of other machines train on while a chief is started again.
+        books = Path(self._get_oracle_fname())
+        for tuner, number in _read(books)["ongoing_trials"].items():
+            if number in self._retry_queue and distributed.has_joined(books.parents[1], tuner):
+                self._retry_queue.remove(number)
+                self.ongoing_trials[tuner] = self.trials[number]
+                self.tuner_ids.add(tuner)
 
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id):
+        trial = super().create_trial(tuner_id)
+        if trial.status == "STOPPED" and self.ongoing_trials:
+            trial.status = "IDLE"  # what others train may yet be lost, and be to be done again
+            self.tuner_ids.add(tuner_id)
+        return trial
+
+    @keras_tuner.synchronized
+    def give_up(self, machine, workers):
+        """Has others do the trials of all but the first workers of a machine."""
+        is_gone = re.compile(rf"{re.escape(machine)}-(\d+)").fullmatch
+        for tuner in [*self.tuner_ids, *self.ongoing_trials]:
+            found = is_gone(tuner)
+            if found and int(found[1]) >= workers:
+                self.tuner_ids.discard(tuner)
+                if tuner in self.ongoing_trials:
+                    self._retry_queue.append(self.ongoing_trials.pop(tuner).trial_id)
+        self.save()
+
+    @keras_tuner.synchronized
+    def update_trial(self, trial_id, metrics, step=0):
+        if trial_id in self.end_order:
+            return self.trials[trial_id]
+        return super().update_trial(trial_id, metrics, step)
+
+    @keras_tuner.synchronized
     def end_trial(self, trial):
+        if trial.trial_id in self.end_order:  # of a machine that was given up, and came back
+            return
+        if trial.trial_id in self._retry_queue:
+            self._retry_queue.remove(trial.trial_id)
         # gRPC loses the order of the values, and with it that of the table's columns.
         ordered = self.trials[trial.trial_id].hyperparameters.values
         trial.hyperparameters.values = ordered | trial.hyperparameters.values
@@ -181,6 +223,14 @@ class _Tuner(BaseTuner):
             end["seconds"] = time.perf_counter() - started
             end["memory_mb"] = psutil.Process().memory_info().rss / 1e6
             files.write_json(folder / "end.json", end)
+
+    def _run_and_update_trial(self, trial, *args, **options):
+        import grpc
+
+        try:
+            super()._run_and_update_trial(trial, *args, **options)
+        except grpc.RpcError as error:  # no fault of the trial: this process is started again
+            raise keras_tuner.errors.FatalError("The chief was lost.") from error
 
     def continued(self, recipe, values):
         """Gives the recipe of the epochs that Hyperband adds to those of a shorter trial."""
@@ -305,6 +355,8 @@ def tune(
         after_trial=after_trial, hyperparameters=hp, seed=seed_of_choices, **limits
     )
     tuner = _Tuner(oracle, directory=out, project_name="trials")
+    if _is_chief():
+        threading.Thread(target=_watch, args=(oracle, out), daemon=True).start()
     tuner.search(data, recipe=lambda hp: space(hp, base), progress=verbose, verbose=0)
     if supervised and _is_worker():
         os._exit(0)  # at once: the supervisor must see this before it sees the chief end
@@ -328,10 +380,23 @@ def _claim(folder, search, overwrite):
     files.write_json(path, search)
 
 
+def _watch(oracle, out):
+    """Gives up the machines that are lost, for ever."""
+    for machine, workers in distributed.lost(out):
+        if not workers:
+            print(f"{machine} is lost; others do its trials", flush=True)
+        oracle.give_up(machine, workers)
+
+
 def _is_worker():
     """Says whether this process is a worker of a distributed search."""
     is_chief = "chief" in os.environ.get("KERASTUNER_TUNER_ID", "chief")
     return "KERASTUNER_ORACLE_IP" in os.environ and not is_chief
+
+
+def _is_chief():
+    """Says whether this process is the chief of a distributed search."""
+    return "KERASTUNER_ORACLE_IP" in os.environ and not _is_worker()
 
 
 def _read(path):

@@ -251,6 +251,135 @@ def test_several_processes_and_one_share_their_books(faces, fake, tmp_path, monk
         search(tmp_path / "elsewhere", faces, method="random")
 
 
+@pytest.fixture
+def chief(faces, fake, tmp_path, monkeypatch):
+    """Gives a function that starts a chief, or starts it again: its oracle, which nobody serves."""
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "chief")
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", "1")
+    monkeypatch.setattr(distributed, "BEAT", 0.02)
+    served = []
+    monkeypatch.setattr("keras_tuner.src.distribute.oracle_chief.start_server", served.append)
+
+    def start(trials=3):
+        search(tmp_path, faces, method="random", trials=trials)
+        return served[-1]
+
+    return start
+
+
+def end(oracle, trial, out):
+    """Ends a trial as a worker does."""
+    oracle.update_trial(trial.trial_id, {"val_accuracy": 0.5})
+    trial.status = "COMPLETED"
+    files.write_json(out / f"trials/trial_{trial.trial_id}/end.json", {"seconds": 1})
+    oracle.end_trial(trial)
+
+
+def copy(trial):
+    """Gives what a worker knows of a trial: no more than gRPC has brought."""
+    return type(trial).from_proto(trial.to_proto())
+
+
+def test_trials_of_a_lost_machine_go_to_others_and_count_once(chief, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "LOST", 0.2)
+    oracle = chief()
+    lost = copy(oracle.create_trial("host-b-0"))
+    for _ in range(2):
+        end(oracle, copy(oracle.create_trial("worker-0")), tmp_path)
+    assert oracle.create_trial("worker-0").status == "IDLE"  # it may be needed yet
+    files.write(tmp_path / "workers/host-b/alive", "1 1")
+    deadline = time.monotonic() + 60
+    while oracle.ongoing_trials and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (tmp_path / "workers/host-b/lost").exists() and oracle.tuner_ids == {"worker-0"}
+    again = copy(oracle.create_trial("worker-0"))
+    assert (again.trial_id, again.status) == (lost.trial_id, "RUNNING")
+    assert again.hyperparameters.values == lost.hyperparameters.values
+    for trial in (again, lost):  # the lost machine comes back
+        end(oracle, trial, tmp_path)
+    assert sorted(oracle.end_order) == ["0", "1", "2"]
+    assert oracle.create_trial("worker-0").status == "STOPPED"
+    table = tuning.read_trials(tmp_path)
+    assert list(table.number) == [0, 1, 2] and (table.status == "completed").all()
+
+
+def test_a_lost_machine_that_ends_its_trial_first_is_believed(chief, tmp_path):
+    oracle = chief(trials=2)
+    lost, other = (copy(oracle.create_trial(name)) for name in ("host-b-0", "worker-0"))
+    oracle.give_up("host-b", 0)
+    end(oracle, lost, tmp_path)
+    end(oracle, other, tmp_path)
+    assert sorted(oracle.end_order) == ["0", "1"]
+    assert oracle.create_trial("worker-0").status == "STOPPED"
+
+
+def test_a_machine_that_comes_back_with_fewer_workers(chief, tmp_path):
+    oracle = chief()
+    trials = [copy(oracle.create_trial(f"host-b-{n}")) for n in range(3)]
+    oracle.give_up("host-b", 1)
+    assert list(oracle.ongoing_trials) == ["host-b-0"]
+    retried = {oracle.create_trial(name).trial_id for name in ("host-b-1", "host-1")}
+    assert retried == {trial.trial_id for trial in trials[1:]}
+    oracle.give_up("host", 0)
+    assert set(oracle.ongoing_trials) == {"host-b-0", "host-b-1"}
+
+
+def test_a_chief_that_is_started_again_lets_other_machines_train_on(chief, tmp_path):
+    oracle = chief()
+    theirs = oracle.create_trial("host-b-0").trial_id
+    ours = oracle.create_trial("worker-0").trial_id
+    files.write(tmp_path / "workers/host-b/alive", "1 1")
+    oracle = chief()
+    assert oracle.create_trial("worker-1").trial_id == ours
+    assert oracle.create_trial("host-b-0").trial_id == theirs
+    (tmp_path / "workers/host-b/alive").unlink()
+    oracle = chief()
+    retried = {oracle.create_trial(f"worker-{n}").trial_id for n in range(2)}
+    assert retried == {ours, theirs}
+
+
+NOTE = """
+import os, pathlib, socket, sys, time
+from ferlib import distributed
+distributed.end_with_supervisor()
+out, name = pathlib.Path(sys.argv[1]), os.environ["KERASTUNER_TUNER_ID"]
+(out / f"{name}.part").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+(out / f"{name}.part").replace(out / f"{name}.gpu")
+if name == "chief":
+    server = socket.create_server(("127.0.0.1", int(os.environ["KERASTUNER_ORACLE_PORT"])))
+    while len(list(out.glob("*.gpu"))) < 4:
+        time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize(
+    ("named", "listed", "expected"),
+    [
+        (None, 2, ["-1", "0", "1", "0"]),
+        (None, 0, ["all"] * 4),
+        ("3,GPU-8932f937", 0, ["-1", "3", "GPU-8932f937", "3"]),
+        ("-1", 2, ["-1"] * 4),
+    ],
+)
+def test_each_worker_has_a_gpu_of_its_own(named, listed, expected, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    lines = "".join(f"GPU {n}: NVIDIA H100 (UUID: GPU-{n})\n  MIG 1g\n" for n in range(listed))
+
+    def nvidia_smi(command, **_):
+        assert command == ["nvidia-smi", "-L"]
+        if not listed:
+            raise FileNotFoundError(command[0])
+        return subprocess.CompletedProcess(command, 0, lines)
+
+    monkeypatch.setattr(subprocess, "run", nvidia_smi)
+    distributed.run([sys.executable, "-c", NOTE, tmp_path], tmp_path, workers=3)
+    names = ("chief", "worker-0", "worker-1", "worker-2")
+    assert [(tmp_path / f"{name}.gpu").read_text() for name in names] == expected
+
+
 def test_trials_csv_is_written_anew(faces, fake, tmp_path):
     search(tmp_path, faces)
     (tmp_path / "trials.csv").write_text("what a kill left behind")
@@ -376,6 +505,8 @@ def test_a_dead_supervisor_or_chief_stops_all_and_one_process_continues(faces, f
     supervisor = supervise(out, TRIAL)
     wait_for(lambda: in_the_middle(out), supervisor)
     several = children(supervisor)
+    ports = [p for p in several["chief"].net_connections() if p.status == psutil.CONN_LISTEN]
+    assert [port.laddr.ip for port in ports] == ["127.0.0.1"]
     supervisor.kill()
     assert len(several) == 3 and not psutil.wait_procs(several.values(), timeout=120)[1]
     supervisor = supervise(out, TRIAL)
@@ -417,6 +548,9 @@ def test_addresses(tmp_path):
     for wrong in ("nowhere", "host:", ":80"):
         with pytest.raises(ValueError, match="such as 10.0.0.5:8000"):
             distributed.run([], tmp_path, workers=1, address=wrong)
+    for wrong in ("worker", "../elsewhere"):
+        with pytest.raises(ValueError, match="give letters and digits"):
+            distributed.run([], tmp_path, workers=1, join="127.0.0.1:80", name=wrong)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(RuntimeError, match="listens at .* already"):
