@@ -65,7 +65,7 @@ def run(command, out, *, workers: int, address: str = "", join: str = "", name: 
     Args:
         command: Arguments of a program that calls `tuning.tune`, the same in every process.
         out: The folder of the search, as that program gives it to `tuning.tune`.
-        workers: How many workers.
+        workers: How many workers; 0 for a chief alone, at an address where others join.
         address: "host:port" at which the chief listens; "" is a free port that only this machine
             reaches.
         join: "host:port" of a chief that runs on another machine; only workers are started. Once on
@@ -74,20 +74,24 @@ def run(command, out, *, workers: int, address: str = "", join: str = "", name: 
             again under its name goes on with its trials.
 
     Raises:
-        ValueError: If `workers` is below 1, an address is not of the form "host:port", or a name
-            cannot be that of a folder.
+        ValueError: If there are too few workers, an address is not of the form "host:port", or a
+            name cannot be that of a folder.
         RuntimeError: If the chief or, `DEATHS` times in a row, a worker dies, if a chief on another
             machine does not answer for `PATIENCE` seconds, or if another process runs a search in
             `out`. Finished trials are kept: the same call goes on.
     """
     host, _, port = (join or address or f"127.0.0.1:{_free_port()}").rpartition(":")
-    if workers < 1 or not host or not port.isdigit():
-        raise ValueError("A search needs 1 or more workers, and an address such as 10.0.0.5:8000.")
+    least = 0 if address and not join else 1
+    if workers < least or not host or not port.isdigit():
+        raise ValueError(
+            "A search needs 1 or more workers (0 where others join it, with an address), and an "
+            "address such as 10.0.0.5:8000."
+        )
     machine = (name or f"at-{socket.gethostname()}") if join else LOCAL
     machine = machine.replace("chief", "first")  # keras-tuner takes any "chief" for the chief
-    if not re.fullmatch(r"[\w.-]+", machine) or (join and machine == LOCAL):
+    if not re.fullmatch(r"\w[\w.-]*", machine) or (join and machine == LOCAL):
         raise ValueError(f"name is {name!r}; give letters and digits, and not {LOCAL!r}.")
-    share = str(max(1, (os.cpu_count() or 1) // workers))
+    share = str(max(1, (os.cpu_count() or 1) // max(1, workers)))
     cores = {"TF_NUM_INTRAOP_THREADS": share, "OMP_NUM_THREADS": share}
     gpu = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     place = {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port, "no_grpc_proxy": host}

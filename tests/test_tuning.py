@@ -548,7 +548,7 @@ def test_addresses(tmp_path):
     for wrong in ("nowhere", "host:", ":80"):
         with pytest.raises(ValueError, match="such as 10.0.0.5:8000"):
             distributed.run([], tmp_path, workers=1, address=wrong)
-    for wrong in ("worker", "../elsewhere"):
+    for wrong in ("worker", "..", "a/b"):
         with pytest.raises(ValueError, match="give letters and digits"):
             distributed.run([], tmp_path, workers=1, join="127.0.0.1:80", name=wrong)
     with socket.create_server(("127.0.0.1", 0)) as server:
