@@ -185,6 +185,7 @@ def search(folder: Path, trials: int, epochs: int = 20) -> bool:
     supervisor = folder / "supervisor.py"
     supervisor.write_text(SUPERVISOR.replace("LOST, 1", f"{LOST}, 1"), encoding="utf-8")
     out.mkdir()
+    (folder / "alone").mkdir()
 
     def start(host):
         where = {"join": CHIEF, "workers": 1} if host != A else {"address": CHIEF, "workers": 0}
@@ -219,7 +220,7 @@ def search(folder: Path, trials: int, epochs: int = 20) -> bool:
 
     # One process draws the same values, whoever trains them.
     subprocess.run(
-        [sys.executable, program, folder / "alone", 1, trials],
+        [sys.executable, program, folder / "alone", "1", str(trials)],
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

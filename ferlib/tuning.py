@@ -97,7 +97,7 @@ class _Books:
     Of a distributed search there is one oracle, the chief's.
 
     Args:
-        after_trial: Called with the number of each trial that has ended.
+        after_trial: Called with keras-tuner's id of each trial that has ended.
         **options: What the oracle takes.
     """
 
@@ -164,7 +164,7 @@ class _Books:
         ordered = self.trials[trial.trial_id].hyperparameters.values
         trial.hyperparameters.values = ordered | trial.hyperparameters.values
         super().end_trial(trial)
-        self.after_trial(int(trial.trial_id))
+        self.after_trial(trial.trial_id)
 
     def save(self):
         # keras-tuner writes in place: a kill meanwhile leaves half a file.
@@ -342,10 +342,13 @@ def tune(
     fixed = {"method": method, "base": dataclasses.asdict(base), "space": hp.get_config()}
     _claim(Path(out) / "trials", fixed | {"data": data.fingerprint}, overwrite)
 
-    def after_trial(number):
-        table = _write_table(out)
+    ended = {}
+
+    def after_trial(trial):
+        ended[int(trial)] = _row(Path(out) / "trials" / f"trial_{trial}")
+        table = _write_table(out, ended.values())
         if verbose:
-            print(_line(table, number, trials), flush=True)
+            print(_line(table, int(trial), trials), flush=True)
         if on_trial:
             on_trial(table)
 
@@ -354,13 +357,14 @@ def tune(
     oracle = METHODS[method](
         after_trial=after_trial, hyperparameters=hp, seed=seed_of_choices, **limits
     )
+    ended |= {row["number"]: row for row in _rows(out)}
     tuner = _Tuner(oracle, directory=out, project_name="trials")
     if _is_chief():
         threading.Thread(target=_watch, args=(oracle, out), daemon=True).start()
     tuner.search(data, recipe=lambda hp: space(hp, base), progress=verbose, verbose=0)
     if supervised and _is_worker():
         os._exit(0)  # at once: the supervisor must see this before it sees the chief end
-    return _write_table(out)
+    return _write_table(out, _rows(out))
 
 
 def _claim(folder, search, overwrite):
@@ -403,9 +407,9 @@ def _read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _write_table(out):
+def _write_table(out, rows):
     """Writes `trials.csv` in one step, and gives the table."""
-    table = read_trials(out)
+    table = _table(rows)
     files.write(Path(out) / "trials.csv", table.to_csv(index=False))
     return table
 
@@ -431,16 +435,29 @@ def read_trials(out: str | os.PathLike) -> pd.DataFrame:
         those its weights have seen), reason (why it failed), seconds, and memory_mb, what the
         process held after it.
     """
-    rows = []
-    for path in Path(out).glob("trials/trial_*/trial.json"):
-        trial = _read(path)
-        if trial["status"] not in ("COMPLETED", "FAILED"):
-            continue
-        values = trial["hyperparameters"]["values"].items()
-        row = {"number": int(trial["trial_id"])}
-        row |= {name: value for name, value in values if not name.startswith("tuner/")}
-        row |= {"score": trial["score"], "status": trial["status"].lower()}
-        rows.append(row | _read(path.with_name("end.json")))
+    return _table(_rows(out))
+
+
+def _rows(out):
+    """Reads the rows of all trials that ended."""
+    return list(filter(None, map(_row, Path(out).glob("trials/trial_*"))))
+
+
+def _row(folder):
+    """Reads a trial's row from its folder; None where it has not ended."""
+    path = folder / "trial.json"
+    trial = _read(path) if path.exists() else {"status": ""}
+    if trial["status"] not in ("COMPLETED", "FAILED"):
+        return None
+    values = trial["hyperparameters"]["values"].items()
+    row = {"number": int(trial["trial_id"])}
+    row |= {name: value for name, value in values if not name.startswith("tuner/")}
+    row |= {"score": trial["score"], "status": trial["status"].lower()}
+    return row | _read(folder / "end.json")
+
+
+def _table(rows):
+    """Makes the table of trials from their rows."""
     last = ["number", "score", "status", "epochs", "reason", "seconds", "memory_mb"]
     table = pd.DataFrame(rows, columns=None if rows else last)
     return table.astype({"score": float}).sort_values("number", ignore_index=True)
