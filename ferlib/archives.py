@@ -211,41 +211,34 @@ def walk(root: Path) -> Tree:
     if not root.is_dir():
         tree.leave_out(root.name, _NOT_REGULAR)
         return tree
-    above = {_identity(folder.stat()) for folder in root.resolve().parents}
-    seen = set()
-    folders, links, linked_files = [("", str(root))], [], []
-    while folders or links:
-        name, path = folders.pop() if folders else links.pop(0)
-        identity = _identity(Path(path).stat())
-        if identity in seen or identity in above:
-            tree.leave_out(name, "a link to a folder above or to one that is read already")
+    seen = {_identity(folder.stat()) for folder in root.resolve().parents}
+    found, links = [("", str(root), False)], []
+    while found or links:
+        name, path, is_link = found.pop() if found else links.pop(0)
+        try:
+            status = Path(path).stat()
+        except OSError as error:
+            tree.leave_out(name, f"a link to nothing ({error.strerror})")
             continue
-        seen.add(identity)
-        for entry in _entries(path, name, tree):
-            inside = f"{name}/{readable(entry.name)}".lstrip("/")
-            try:
-                status = entry.stat()
-            except OSError as error:
-                tree.leave_out(inside, f"a link to nothing ({error.strerror})")
-                continue
-            if is_hidden(entry.name):
-                tree.leave_out(inside, HIDDEN)
-            elif stat.S_ISDIR(status.st_mode):
-                tree.folders.append(inside)
-                (links if entry.is_symlink() else folders).append((inside, entry.path))
-            elif not stat.S_ISREG(status.st_mode):
-                tree.leave_out(inside, _NOT_REGULAR)
-            elif entry.is_symlink():
-                linked_files.append((inside, entry.path, status))
-            else:
-                seen.add(_identity(status))
-                _add(tree, inside, entry.path, status)
-    for name, path, status in linked_files:
-        if _identity(status) in seen:
-            tree.leave_out(name, "a link to a file that is read already")
-        else:
-            seen.add(_identity(status))
+        is_folder = stat.S_ISDIR(status.st_mode)
+        if (is_link or is_folder) and _identity(status) in seen:
+            tree.leave_out(name, "a link to a folder above, or to what is read already")
+            continue
+        seen.add(_identity(status))
+        if stat.S_ISREG(status.st_mode):
             _add(tree, name, path, status)
+        elif not is_folder:
+            tree.leave_out(name, _NOT_REGULAR)
+        else:
+            tree.folders += [name] if name else []
+            for entry in _entries(path, name, tree):
+                inside = f"{name}/{readable(entry.name)}".lstrip("/")
+                if is_hidden(entry.name):
+                    tree.leave_out(inside, HIDDEN)
+                elif entry.is_symlink():
+                    links.append((inside, entry.path, True))
+                else:
+                    found.append((inside, entry.path, False))
     tree.files.sort(key=lambda file: file.name)
     tree.folders.sort()
     return tree

@@ -3,7 +3,7 @@
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import PurePosixPath
 
@@ -17,6 +17,9 @@ from ferlib.tables import Row, Table, rows_of
 
 MOST_CLASSES = 64
 """More folders than this beside each other are no labels but, say, the people in a study."""
+
+Pair = tuple[File, Row]
+"""A picture, and the row that says what is in it."""
 
 _OFFICIAL = re.compile(r"(training|publictest|privatetest)_(\d+)", re.IGNORECASE)
 _CODES = {
@@ -65,7 +68,7 @@ def label_in(name: str) -> str:
     return ""
 
 
-def by_folder(pictures: Iterable[File]) -> dict[str, list[tuple[File, Row]]]:
+def by_folder(pictures: Iterable[File]) -> dict[str, list[Pair]]:
     """Groups pictures by the folder that holds the folders of labels, or of splits.
 
     Args:
@@ -94,9 +97,10 @@ def by_folder(pictures: Iterable[File]) -> dict[str, list[tuple[File, Row]]]:
     return roots
 
 
-def are_labels(names: set[str]) -> bool:
+def are_labels(names: Collection[str], *, only_emotions: bool = False) -> bool:
     """Returns whether folders of these names hold pictures by label."""
-    return 1 < len(names) <= MOST_CLASSES or any(map(is_emotion, names))
+    own = 1 < len(names) <= MOST_CLASSES and not only_emotions
+    return own or any(map(is_emotion, names))
 
 
 class Names:
@@ -137,7 +141,7 @@ class Names:
         best = max(map(fit, found))
         return [file for file in found if fit(file) == best]
 
-    def rows(self, table: Table, *, partial: bool = False) -> Iterator[tuple[File, Row] | Fault]:
+    def rows(self, table: Table, *, partial: bool = False) -> Iterator[Pair | Fault]:
         """Yields the rows of a table, each with its picture, or as a fault where it has none."""
         for row in rows_of(table, partial=partial):
             if isinstance(row, Fault):
@@ -153,7 +157,7 @@ class Names:
             else:
                 yield row.fault(f"{len(found) or 'no'} pictures are named {row.name}")
 
-    def beside(self, files: Iterable[File]) -> Iterator[tuple[File, str, list[tuple[File, Row]]]]:
+    def beside(self, files: Iterable[File]) -> Iterator[tuple[File, str, list[Pair]]]:
         """Finds the files that hold the label of one picture.
 
         They are webdataset's 000017.cls, AffectNet's annotations/17_exp.npy, CK+'s
@@ -223,9 +227,13 @@ def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
-def read_pictures(pairs: Iterable[tuple[File, Row]]) -> Iterator[Row | Fault]:
+def read_pictures(items: Iterable[Pair | Fault]) -> Iterator[Row | Fault]:
     """Reads the pictures of rows; one that cannot be read is a fault that says why."""
-    for file, row in pairs:
+    for item in items:
+        if isinstance(item, Fault):
+            yield item
+            continue
+        file, row = item
         try:
             with file.open() as stream:
                 row.pixels, row.as_fer2013 = read_face(stream, row.box)

@@ -6,19 +6,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ferlib import archives, folders, tables
 from ferlib.archives import File, Tree
 from ferlib.classes import Meaning
-from ferlib.faces import MOST_BAD, SPLITS, Fault, FERData, LeftOut, split_in, split_of
+from ferlib.faces import MOST_BAD, SPLITS, Fault, FERData, LeftOut, split_in
 from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, SIDE, is_emotion
 from ferlib.tables import Row
-
-if TYPE_CHECKING:
-    import pandas
 
 MANY = 20
 """More files than this that are left out of one folder for one reason are named together."""
@@ -29,6 +25,9 @@ _READABLE = (
     "of names and labels, arrays (X_train.npy, y_train.npy; images and labels in a .npz), "
     "parquet, and archives of these"
 )
+
+
+_ARRAY = "an array; wanted are names such as X_train and y_train, images and labels"
 
 
 class Unreadable(ValueError):
@@ -152,109 +151,87 @@ class Reader:
         names = folders.Names(pictures)
         arrays, texts = files.pop("npy", []), files.pop("table", [])
         beside = self._list_beside(names, [*arrays, *texts])
-        self._list_arrays([file for file in arrays if file.name not in beside])
-        told = [*texts, *files.pop("parquet", []), *files.pop("arrow", [])]
-        taken = self._list_tables([file for file in told if file.name not in beside], names)
-        taken |= set(beside.values())
+        taken = {picture for _, picture in beside}
+        used = {file for file, _ in beside}
+        sets = list(tables.array_sets(file for file in arrays if file.name not in used))
+        for found in sets:
+            used |= {file.name for file in found.values()}
+            taken |= self._list_table(found["images"], partial(tables.array_table, found), names)
+        for file in [*texts, *files.pop("parquet", []), *files.pop("arrow", [])]:
+            if file.name not in used:
+                taken |= self._list_table(file, partial(tables.sniff, file), names)
         self._list_folders([file for file in pictures if file.name not in taken], bool(beside))
+        for file in arrays:
+            if file.name not in used:
+                self.tree.leave_out(file.name, _ARRAY)
         for kind, others in files.items():
             for file in others:
                 self.tree.leave_out(file.name, kind)
 
-    def _list_beside(self, names: folders.Names, files: list[File]) -> dict[str, str]:
-        """Lists pictures with their labels in files beside them; returns file -> picture."""
+    def _add_pictures(
+        self, home: tuple, name: str, items: list[folders.Pair | Fault], numbering: str = ""
+    ) -> set[str]:
+        """Adds pictures that have labels, and returns their names."""
+        found = {item[0].name for item in items if not isinstance(item, Fault)}
+        rows = partial(folders.read_pictures, items)
+        self.parts.append(_Part(home, name, rows, partial(len, found), numbering=numbering))
+        return found
+
+    def _list_beside(self, names: folders.Names, files: list[File]) -> list[tuple[str, str]]:
+        """Lists pictures with their labels in files beside them; returns both files' names."""
         found = list(names.beside(files))
         groups = defaultdict(list)
         for _, numbering, pairs in found:
             groups[numbering] += pairs
         for numbering, pairs in groups.items():
-            rows = partial(folders.read_pictures, pairs)
             name = pairs[0][0].folder or self.path.name
-            count = partial(len, pairs)
-            self.parts.append(_Part(("beside", numbering), name, rows, count, numbering=numbering))
-        return {file.name: pairs[0][0].name for file, _, pairs in found}
+            self._add_pictures(("beside", numbering), name, pairs, numbering)
+        return [(file.name, pairs[0][0].name) for file, _, pairs in found]
 
-    def _list_arrays(self, files: list[File]) -> None:
-        used = set()
-        for arrays in tables.array_sets(files):
-            used |= {file.name for file in arrays.values()}
-            file = arrays["images"]
-            home = ("arrays", tables.home_of(file)[0])
-            try:
-                self._add_table(tables.array_table(arrays), home)
-            except ValueError as error:
-                self.parts.append(_Part(home, file.name, problem=str(error)))
-        for file in files:
-            if file.name not in used:
-                reason = "an array; wanted are names such as X_train and y_train, images and labels"
-                self.tree.leave_out(file.name, reason)
-
-    def _list_tables(self, texts: list[File], names: folders.Names) -> set[str]:
-        """Lists the tables, and returns the names of the pictures that they have labels for."""
-        taken: set[str] = set()
-        for file in texts:
-            home = ("table", *tables.home_of(file))
-            try:
-                table = tables.sniff(file)
-            except ValueError as error:
-                self.parts.append(_Part(home, file.name, problem=str(error)))
-                continue
-            if table is None:
-                self.tree.leave_out(file.name, tables.what_is(file))
-            elif "pixels" in table.roles:
-                self._add_table(table, home)
-            else:
-                taken |= self._list_names(table, names)
-        return taken
-
-    def _add_table(self, table: tables.Table, home: tuple) -> None:
-        part = _Part(home, table.file.name, labelled=table.labelled, numbering=table.numbering)
-        part.rows = partial(tables.rows_of, table, partial=self.partial)
-        part.count = partial(tables.count_rows, table)
-        part.official = "usage" in table.roles
-        part.table = table
-        self.parts.append(part)
-
-    def _list_names(self, table: tables.Table, names: folders.Names) -> set[str]:
-        found = list(names.rows(table, partial=self.partial))
-        pairs = [item for item in found if not isinstance(item, Fault)]
-        if not pairs:
-            reason = "a table of labels for pictures that are not here"
-            if table.is_ferplus:
-                reason = "FER+'s votes, without pictures: put fer2013.csv beside it"
-                self.votes_tables[table.file.name] = table.file
-            self.tree.leave_out(table.file.name, reason)
+    def _list_table(
+        self, file: File, sniff: Callable[[], tables.Table | None], names: folders.Names
+    ) -> set[str]:
+        """Lists a table, and returns the names of the pictures that it has labels for."""
+        home = ("table", *tables.home_of(file))
+        try:
+            table = sniff()
+        except ValueError as error:
+            self.parts.append(_Part(home, file.name, problem=str(error)))
             return set()
-        faults = [item for item in found if isinstance(item, Fault)]
-
-        def rows() -> Iterable[Row | Fault]:
-            yield from faults
-            yield from folders.read_pictures(pairs)
-
-        home = ("names", *tables.home_of(table.file))
-        part = _Part(home, table.file.name, rows, partial(len, pairs), numbering=table.numbering)
-        self.parts.append(part)
-        return {file.name for file, _ in pairs}
+        if table is None:
+            self.tree.leave_out(file.name, tables.what_is(file))
+        elif "pixels" in table.roles:
+            rows = partial(tables.rows_of, table, partial=self.partial)
+            part = _Part(home, file.name, rows, partial(tables.count_rows, table), table=table)
+            part.labelled, part.official = table.labelled, "usage" in table.roles
+            part.numbering = table.numbering
+            self.parts.append(part)
+        else:
+            items = list(names.rows(table, partial=self.partial))
+            if not all(isinstance(item, Fault) for item in items):
+                return self._add_pictures(home, file.name, items, table.numbering)
+            if table.is_ferplus:
+                self.votes_tables[file.name] = file
+            reason = "FER+'s votes, without pictures: put fer2013.csv beside it"
+            other = "a table of labels for pictures that are not here"
+            self.tree.leave_out(file.name, reason if table.is_ferplus else other)
+        return set()
 
     def _list_folders(self, pictures: list[File], only_emotions: bool) -> None:
         for root, pairs in folders.by_folder(pictures).items():
             labels = {row.label for _, row in pairs if row.label is not None}
-            if not folders.are_labels(labels) or (
-                only_emotions and not any(map(is_emotion, labels))
-            ):
-                held_by = sorted({file.folder for file, _ in pairs})
-                name = held_by[0] if len(held_by) == 1 else root
-                reason = f"pictures without labels, in {len(held_by)} folders"
-                self.tree.left_out.append(LeftOut(name or ".", len(pairs), reason))
-                continue
             used = [(file, row) for file, row in pairs if row.label or row.split]
-            loose = len(pairs) - len(used)
-            if loose:
-                reason = "pictures without labels beside folders of labels"
-                self.tree.left_out.append(LeftOut(root or ".", loose, reason))
-            rows = partial(folders.read_pictures, used)
-            name = f"{root}/" if root else ""
-            self.parts.append(_Part(("folders", root), name, rows, partial(len, used)))
+            reason = "pictures without labels beside folders of labels"
+            if not folders.are_labels(labels, only_emotions=only_emotions):
+                reason = "pictures without labels"
+                used = []
+            if len(used) < len(pairs):
+                held_by = {file.folder for file, _ in pairs}
+                where = held_by.pop() if len(held_by) == 1 else root
+                left = LeftOut(where or ".", len(pairs) - len(used), reason)
+                self.tree.left_out.append(left)
+            if used:
+                self._add_pictures(("folders", root), f"{root}/" if root else "", used)
 
     # -- what is read of it
 
@@ -441,35 +418,33 @@ def _join(file: File, data: FERData, rows: np.ndarray, total: int) -> np.ndarray
     Raises:
         ValueError: If their number or order is not that of the votes.
     """
-    import pandas as pd
-
-    try:
-        with file.open() as stream:
-            table = pd.read_csv(stream)
-    except ValueError as error:
-        raise ValueError(f"{file.name} is no table of votes: {error}") from error
-    problem = _misfit(table, data, rows, total)
+    table = tables.sniff(file)
+    if table is None or not table.is_ferplus:
+        raise ValueError(f"{file.name} has not the columns of FER+'s votes: {', '.join(FERPLUS)}.")
+    voted, faults = _apart(list(tables.rows_of(table)))
+    in_order = len(rows) and rows[-1] < total and (np.diff(rows) > 0).all()
+    if faults:
+        problem = str(faults[0])
+    elif len(voted) != total or not in_order:
+        problem = f"there are {len(voted)} rows of votes and {total} of pictures"
+    else:
+        voted = [voted[row] for row in rows]
+        problem = _misfit(voted, data)
     if problem:
         raise ValueError(
             f"The FER+ votes do not fit {data.origin}: {problem}. They join by row: take those of "
             "this very file, or leave them out with votes=None."
         )
-    return table[list(FERPLUS)].to_numpy(np.float32)[rows]
+    return np.array([row.votes for row in voted], np.float32)
 
 
-def _misfit(table: "pandas.DataFrame", data: FERData, rows: np.ndarray, total: int) -> str:
+def _misfit(voted: list[Row], data: FERData) -> str:
     """Returns why votes do not belong to the data, "" where they do."""
-    if not {"Usage", *FERPLUS} <= set(table.columns):
-        return f"its columns are {', '.join(map(str, table.columns[:12]))}"
-    in_order = rows[-1] < total and (np.diff(rows) > 0).all()
-    if len(table) != total or not in_order:
-        return f"there are {len(table)} rows of votes and {total} of pictures"
-    table = table.iloc[rows]
-    usage = table["Usage"].astype(str).map(split_of).to_numpy()
+    usage = np.array([row.split for row in voted])
     wrong = (data.split != usage) & (data.split != "")
     if wrong.any():
         return f"{data.names[wrong.argmax()]} has another Usage there"
-    most = table[list(FERPLUS)].to_numpy().argmax(axis=1)
+    most = np.array([np.argmax(row.votes) for row in voted])
     told = np.array([FERPLUS_TO_LABEL.get(i, -1) for i in range(len(FERPLUS))])[most]
     agree = (told == data.labels)[told >= 0]
     few_or_merged = len(agree) < 500 or data.classes != EMOTIONS
