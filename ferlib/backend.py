@@ -7,11 +7,11 @@ raises its exception.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Silences what native libraries write to the error stream, where the process has one."""
     kept = nowhere = None
     with contextlib.suppress(OSError):  # pythonw on Windows has no error stream

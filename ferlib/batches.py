@@ -7,6 +7,7 @@ training is what it will be asked about later. Normalisation lives inside the mo
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class Augmenter(keras.layers.Layer):
         self.augmentation = augmentation
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, images, training=False):
+    def call(self, images: Any, training: bool = False) -> Any:
         if not training:
             return images
         a = self.augmentation
@@ -258,6 +259,13 @@ class Batches(keras.utils.PyDataset):
             arXiv:1710.09412); 0 blends nothing.
         part: Number of this part of each batch, and of how many equal parts: what one process of
             several is fed.
+
+    Example:
+        >>> from ferlib import drawn
+        >>> faces = drawn.draw(70)
+        >>> feed = Batches(faces.images, targets(faces.labels), batch_size=32)
+        >>> len(feed), feed[0][0].shape
+        (2, (32, 48, 48, 1))
     """
 
     def __init__(

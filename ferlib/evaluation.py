@@ -207,6 +207,11 @@ def probabilities(
 
     Raises:
         ValueError: If `tta` is none of the three, or the model cannot be read.
+
+    Example:
+        >>> from ferlib import drawn, evaluation
+        >>> evaluation.probabilities("tiny", drawn.draw(21).images, tta="flip").shape
+        (21, 7)
     """
     from ferlib import runtimes
 
@@ -446,15 +451,12 @@ def _try_readings(opened, data, seed):
     some = data.of(split).sample(READINGS_ON, seed=seed)
     if not len(some):
         return "other readings were not tried, as there are no pictures of val or train"
-    usual = [opened.classes, data.classes, EMOTIONS, tuple(sorted(opened.classes))]
+    usual = dict.fromkeys([opened.classes, data.classes, EMOTIONS, tuple(sorted(opened.classes))])
     orders = [order for order in usual if sorted(order) == sorted(opened.classes)]
-    scalings = [opened.scaling]
-    if not opened.takes_pixels:
-        scalings += runtimes.SCALINGS
     accuracy = {}
-    for scaling in dict.fromkeys(scalings):
+    for scaling in [opened.scaling] if opened.takes_pixels else runtimes.SCALINGS:
         answers = replace(opened, scaling=scaling)(some.images)
-        for order in dict.fromkeys(orders):
+        for order in orders:
             compared, rows, columns = _compare(some, order, opened.name)
             predicted = answers[rows][:, columns].argmax(axis=1)
             accuracy[scaling, order] = (predicted == compared.labels).mean()
@@ -498,8 +500,7 @@ def _measure(answers, labels, resamples, seed):
     cells[rows, labels * classes + answers.argmax(axis=1)] = 1
     first_two = np.argsort(-answers, axis=1, kind="stable")[:, :2]
     top2 = (first_two == labels[:, None]).any(axis=1)
-    losses = -np.log(np.maximum(answers[rows, labels], 1e-7))
-    table = np.column_stack([cells, top2, losses])
+    table = np.column_stack([cells, top2, _losses(answers, labels)])
     value = _scores(table.mean(axis=0), classes)
     drawn = _scores(_resampled_means(table, resamples, seed), classes)
     scores = {}
@@ -508,6 +509,11 @@ def _measure(answers, labels, resamples, seed):
             ends = np.nanpercentile(drawn[key], (2.5, 97.5), axis=0)
         scores[key] = np.concatenate([value[key][None], ends])
     return scores, {key: Estimate(*scores[key].tolist()) for key in METRICS}
+
+
+def _losses(answers, labels):
+    """Gives each picture's cross-entropy, float [N]."""
+    return -np.log(np.maximum(answers[np.arange(len(labels)), labels], 1e-7))
 
 
 def _scores(means, classes):
@@ -566,6 +572,15 @@ def mcnemar(a: Report, b: Report) -> dict[str, Any]:
     Raises:
         ValueError: If the reports are on different pictures.
 
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import drawn, evaluation
+        >>> faces = drawn.draw(70).of("val")
+        >>> right, wrong = np.eye(7)[faces.labels], np.eye(7)[faces.labels - 1]
+        >>> one, two = (evaluation.report_on(p, faces, "x", resamples=20) for p in (right, wrong))
+        >>> evaluation.mcnemar(one, two)["only_a"] == len(faces)
+        True
+
     Source: McNemar, Note on the sampling error of the difference between correlated proportions,
     Psychometrika 12 (1947).
     """
@@ -604,6 +619,13 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: in
     Returns:
         The mean over the bins of |accuracy - mean confidence|, weighted by their pictures.
 
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import evaluation
+        >>> sure = np.array([[0.9, 0.1], [0.9, 0.1]])
+        >>> round(evaluation.calibration_error(sure, np.array([0, 1])), 2)
+        0.4
+
     Source: Guo et al., On calibration of modern neural networks (2017).
     """
     confidence = probabilities.max(axis=1)
@@ -614,7 +636,21 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: in
 
 
 def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Divides the logarithms of probabilities by a temperature; the answers stay the same."""
+    """Divides the logarithms of probabilities by a temperature; the answers stay the same.
+
+    Args:
+        probabilities: float [N, K].
+        temperature: Above 1, answers become less sure.
+
+    Returns:
+        float [N, K], each row sums to 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import evaluation
+        >>> evaluation.with_temperature(np.array([[0.9, 0.1]]), 2).round(2)
+        array([[0.75, 0.25]])
+    """
     from scipy.special import softmax
 
     return softmax(np.log(np.maximum(probabilities, 1e-7)) / temperature, axis=1)
@@ -623,13 +659,10 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Finds the temperature with the least log loss; above 1, the model is too sure of itself."""
     from scipy.optimize import minimize_scalar
-    from sklearn.metrics import log_loss
-
-    classes = range(probabilities.shape[1])
 
     def loss(log_temperature):
         scaled = with_temperature(probabilities, np.exp(log_temperature))
-        return log_loss(labels, scaled, labels=classes)
+        return _losses(scaled, labels).mean()
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3)).x))
 
@@ -649,6 +682,15 @@ def calibrate(
     Returns:
         The scaled probabilities, float [N, K], and the temperature of `fitted_on` (where
         cross-fitted: of all of `report`).
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import drawn, evaluation
+        >>> faces = drawn.draw(70).of("train")
+        >>> report = evaluation.report_on(np.eye(7)[faces.labels], faces, "perfect", resamples=20)
+        >>> scaled, temperature = evaluation.calibrate(report)
+        >>> scaled.shape == report.probabilities.shape
+        True
     """
     from sklearn.model_selection import KFold
 
@@ -677,6 +719,14 @@ def picture_table(report: Report) -> pd.DataFrame:
         deviation of the Laplacian) of grey values from 0 to 1; majority (the class with the most
         votes; "" for a tie or none of the classes) and agreeing (how many taggers chose the most
         frequent answer), both missing where there are no votes.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import drawn, evaluation
+        >>> faces = drawn.draw(70).of("val")
+        >>> report = evaluation.report_on(np.eye(7)[faces.labels], faces, "perfect", resamples=20)
+        >>> evaluation.picture_table(report).columns[:4].tolist()
+        ['name', 'label', 'answer', 'confidence']
     """
     import pandas as pd
     from scipy.ndimage import laplace
@@ -719,6 +769,15 @@ def accuracy_by(table: pd.DataFrame, column: str, *, bins: int = 5) -> pd.DataFr
     Returns:
         One row a group, named by its value (real numbers: its mean): n, accuracy, and low and
         high of its 95 % interval.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import drawn, evaluation
+        >>> faces = drawn.draw(210).of("val")
+        >>> report = evaluation.report_on(np.eye(7)[faces.labels], faces, "perfect", resamples=20)
+        >>> table = evaluation.picture_table(report)
+        >>> len(evaluation.accuracy_by(table, "brightness", bins=3))
+        3
     """
     import pandas as pd
 
@@ -752,6 +811,14 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
         majority's emotion; ceiling, the accuracy of a perfect model if each label were one
         tagger's opinion: the mean of the largest share of the votes for the report's classes.
         Empty where there are no votes.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import drawn, evaluation
+        >>> faces = drawn.draw(210).of("val")
+        >>> report = evaluation.report_on(np.eye(7)[faces.labels], faces, "perfect", resamples=20)
+        >>> "ceiling" in evaluation.label_noise(report, resamples=20)
+        True
 
     Source: the votes are by Barsoum et al., Training deep networks for facial expression
     recognition with crowd-sourced label distribution (2016).
@@ -791,6 +858,15 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
 
     Raises:
         ValueError: If the pictures have no votes.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import drawn, evaluation
+        >>> faces = drawn.draw(210).of("val")
+        >>> report = evaluation.report_on(np.eye(7)[faces.labels], faces, "perfect", resamples=20)
+        >>> found = evaluation.ferplus_accuracy(report, resamples=20)
+        >>> found["pictures"] + found["left_out"] == len(report.labels)
+        True
 
     Source: Barsoum et al., Training deep networks for facial expression recognition with
     crowd-sourced label distribution (2016), and the code beside it (microsoft/FERPlus).

@@ -164,6 +164,11 @@ def embed(model: Model, images: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: If the model is none of Keras.
+
+    Example:
+        >>> from ferlib import drawn, explain
+        >>> explain.embed("tiny", drawn.draw(21).images).shape
+        (21, 128)
     """
     import keras
 

@@ -11,6 +11,7 @@ import socket
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ferlib.backend import keras
 from ferlib.labels import SIDE
@@ -79,6 +80,10 @@ def vgg(
 
     Returns:
         A model with about 1.18 million parameters at the defaults.
+
+    Example:
+        >>> vgg().count_params()
+        1176359
     """
     images, x = _normalised(crop)
     if stem:
@@ -230,6 +235,10 @@ def transfer(
         ValueError: If there is no such backbone or preprocessing, or the file's weights are not
             this backbone's.
         FileNotFoundError: If the weights file is not there or cannot be downloaded.
+
+    Example:
+        >>> transfer("MobileNet", size=32).get_layer("features").output.shape
+        (None, 1024)
     """
     for given, known in ((backbone, BACKBONES), (preprocessing or "none", PREPROCESSING)):
         if given not in known:
@@ -297,6 +306,14 @@ def unfreeze(model: keras.Model, part: str) -> None:
 
     Raises:
         ValueError: If the backbone has no such layer.
+
+    Example:
+        >>> model = transfer("MobileNet", size=32)
+        >>> len(model.trainable_weights)
+        2
+        >>> unfreeze(model, "all")
+        >>> len(model.trainable_weights)
+        29
     """
     backbone = next(layer for layer in model.layers if isinstance(layer, keras.Model))
     names = [layer.name for layer in backbone.layers]
@@ -321,7 +338,7 @@ BUILDERS = {
 }
 
 
-def build(name: str, *, classes: int = 7, **options) -> keras.Model:
+def build(name: str, *, classes: int = 7, **options: Any) -> keras.Model:
     """Builds a model by name, with new weights.
 
     Args:

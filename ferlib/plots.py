@@ -7,7 +7,6 @@ figure-level say so, always make a figure and return its Axes.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +82,11 @@ def gallery(
 
     Returns:
         The Axes; they say so where there is no picture.
+
+    Example:
+        >>> from ferlib import drawn, plots
+        >>> faces = drawn.draw(21)
+        >>> ax = plots.gallery(faces.images, faces.labels, columns=3)
     """
     order = np.arange(len(images))
     if labels is None:
@@ -125,6 +129,12 @@ def augmentations(
 
     Returns:
         The Axes.
+
+    Example:
+        >>> from ferlib import drawn, plots
+        >>> faces = drawn.draw(21)
+        >>> mirrored = faces.images[:5, :, ::-1]
+        >>> ax = plots.augmentations({"as they are": faces.images[:5], "mirrored": mirrored})
     """
     images = np.concatenate(list(variants.values()))
     ax = gallery(images, columns=len(images) // len(variants), ax=ax, title=title)
@@ -143,6 +153,10 @@ def votes_against_labels(data: FERData, *, ax: Axes | None = None, title: str = 
     Returns:
         The Axes: a row for each label, the share in percent of its pictures whose most voted
         FER+ emotion is the column's. They say so where there are no votes.
+
+    Example:
+        >>> from ferlib import drawn, plots
+        >>> ax = plots.votes_against_labels(drawn.draw(70))
     """
     ax = _axes(ax, title or data.title, size=(7.5, 4.2))
     if data.votes is None:
@@ -161,7 +175,10 @@ def votes_against_labels(data: FERData, *, ax: Axes | None = None, title: str = 
 
 
 def learning_curves(
-    history: Mapping[str, Any], *, axes: Sequence[Axes] | None = None, title: str = ""
+    history: pd.DataFrame | Mapping[str, Any],
+    *,
+    axes: Sequence[Axes] | None = None,
+    title: str = "",
 ) -> Sequence[Axes]:
     """Draws loss and accuracy on train and val against the epoch. Figure-level.
 
@@ -174,6 +191,10 @@ def learning_curves(
 
     Returns:
         The two Axes.
+
+    Example:
+        >>> from ferlib import plots
+        >>> axes = plots.learning_curves({"loss": [1.8, 1.5], "accuracy": [0.3, 0.4]})
     """
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")[1]
@@ -213,14 +234,13 @@ def live_curves(*, title: str = "") -> keras.callbacks.Callback:
     class LiveCurves(keras.callbacks.Callback):
         def __init__(self):
             super().__init__()
-            self.history, self.axes, self.shown = defaultdict(list), None, None
+            self.rows, self.axes, self.shown = [], None, None
 
         def on_epoch_end(self, epoch, logs=None):
-            for key, value in {"epoch": epoch + 1, **(logs or {})}.items():
-                self.history[key].append(value)
-            self.axes = learning_curves(self.history, axes=self.axes, title=title)
+            self.rows.append({"epoch": epoch + 1} | (logs or {}))
+            self.axes = learning_curves(pd.DataFrame(self.rows), axes=self.axes, title=title)
             figure = self.axes[0].figure
-            plt.close(figure)  # so that the cell does not show it once more at its end
+            plt.close(figure)  # ty: ignore[invalid-argument-type] # the cell would show it again
             if self.shown:
                 self.shown.update(figure)
             elif get_ipython():
@@ -251,6 +271,11 @@ def confusion_matrix(
 
     Returns:
         The Axes.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import plots
+        >>> ax = plots.confusion_matrix(np.diag([30, 12, 5]), classes=("calm", "glad", "cross"))
     """
     side = 1.5 + 0.5 * len(counts) + 0.06 * max(map(len, classes))
     ax = _axes(ax, title, size=(side, side))
@@ -276,6 +301,13 @@ def one_vs_rest(
 
     Returns:
         The Axes.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import drawn, evaluation, plots
+        >>> faces = drawn.draw(70).of("val")
+        >>> report = evaluation.report_on(np.eye(7)[faces.labels], faces, "perfect", resamples=20)
+        >>> ax = plots.one_vs_rest(report, kind="pr")
     """
     ax = _axes(ax, title, size=(7, 5))
     curve = {"roc": RocCurveDisplay, "pr": PrecisionRecallDisplay}[kind]
@@ -305,6 +337,14 @@ def accuracy_by(
 
     Returns:
         The Axes; they say so where there is no group.
+
+    Example:
+        >>> import numpy as np
+        >>> from ferlib import drawn, evaluation, plots
+        >>> faces = drawn.draw(210).of("val")
+        >>> report = evaluation.report_on(np.eye(7)[faces.labels], faces, "perfect", resamples=20)
+        >>> table = evaluation.picture_table(report)
+        >>> ax = plots.accuracy_by(evaluation.accuracy_by(table, "contrast", bins=3))
     """
     ax = _axes(ax, title, size=(4, 3.4))
     if table.empty:
@@ -335,7 +375,7 @@ def paged(draw: Callable[[int], Axes], pages: int) -> Axes:
 
     def page(number):
         ax = draw(number)
-        plt.close(ax.figure)
+        plt.close(ax.figure)  # ty: ignore[invalid-argument-type]
         return ax
 
     first = page(0)
@@ -366,6 +406,11 @@ def gradcam(
 
     Returns:
         The Axes; they say so where there is no picture.
+
+    Example:
+        >>> from ferlib import drawn, explain, plots
+        >>> images = drawn.draw(21).images[:3]
+        >>> ax = plots.gradcam(images, explain.gradcam("tiny", images))
     """
     grey = np.repeat(images[..., None] / 255, 3, axis=-1)
     mixed = 0.55 * grey + 0.45 * plt.get_cmap("inferno")(heat)[..., :3]
@@ -398,6 +443,11 @@ def prediction(
 
     Returns:
         The Axes.
+
+    Example:
+        >>> from ferlib import drawn, evaluation, plots
+        >>> images = drawn.draw(21).images[:1]
+        >>> ax = plots.prediction(images[0], evaluation.probabilities("tiny", images)[0])
     """
     ax = _axes(ax, title, size=(4.6, 0.5 + 0.2 * len(classes)))
     bars = ax.barh(classes, probabilities, color=list(colours(classes).values()))
@@ -426,6 +476,12 @@ def trial_values(table: pd.DataFrame, *, title: str = "") -> np.ndarray:
 
     Returns:
         The array of Axes.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ferlib import plots
+        >>> table = pd.DataFrame({"trial": [0, 1], "learning_rate": [1e-4, 1e-2]})
+        >>> axes = plots.trial_values(table.assign(score=[0.4, 0.5]))
     """
     names = table.columns[1 : table.columns.get_loc("score")]
     rows = -(-len(names) // 3)
@@ -461,6 +517,13 @@ def accuracy_against_cost(
 
     Returns:
         The Axes.
+
+    Example:
+        >>> import pandas as pd
+        >>> from ferlib import plots
+        >>> table = pd.DataFrame({"ms_per_picture": [0.3, 3], "accuracy": [0.69, 0.73]})
+        >>> table.index = ["tiny", "accurate"]
+        >>> ax = plots.accuracy_against_cost(table.assign(low=[0.68, 0.71], high=[0.71, 0.74]))
     """
     ax = _axes(ax, title, size=(7.5, 4.5))
     table = table.dropna(subset=[cost, "accuracy"]).sort_values(cost)

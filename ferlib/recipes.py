@@ -109,6 +109,10 @@ class Recipe:
 
         Raises:
             ValueError: If a recipe has no such field, or the field no such value.
+
+        Example:
+            >>> RECIPES["compact"].changed({"epochs": "20"}).epochs
+            20
         """
         fields = dataclasses.asdict(self)
         unknown = set(texts) - set(fields)

@@ -1,13 +1,15 @@
 """Makes convolutional networks train faster on torch, while a training lasts."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
+from unittest.mock import patch
 
 from ferlib.backend import keras
 
 
 @contextlib.contextmanager
-def channels_last() -> Iterator[None]:
+def channels_last() -> Generator[None]:
     """Keeps pictures channels-last on torch and lets torch itself normalise batches.
 
     Keras 3.15 copies pictures to channels-first and back around each convolution and pool, and
@@ -26,7 +28,7 @@ def channels_last() -> Iterator[None]:
     from keras.src.backend.torch import nn
     from torch.nn import functional
 
-    permute = getattr(nn, "_transpose_spatial_inputs", None)
+    permute: Any = getattr(nn, "_transpose_spatial_inputs", None)
     normalise = keras.layers.BatchNormalization.call
 
     def fits(x):
@@ -52,12 +54,8 @@ def channels_last() -> Iterator[None]:
         )
         return x.permute(0, 2, 3, 1)
 
-    keras.layers.BatchNormalization.call = call
-    if permute:
-        nn._transpose_spatial_inputs = view
-    try:
+    with (
+        patch.object(keras.layers.BatchNormalization, "call", call),
+        patch.object(nn, "_transpose_spatial_inputs", view, create=True),  # a later Keras has none
+    ):
         yield
-    finally:
-        keras.layers.BatchNormalization.call = normalise
-        if permute:
-            nn._transpose_spatial_inputs = permute

@@ -43,6 +43,11 @@ def average(members: Sequence[keras.Model | str | Path]) -> keras.Model:
 
     Returns:
         The model, with the members inside.
+
+    Example:
+        >>> both = average(["tiny", "compact"])
+        >>> len(members(both))
+        2
     """
     from ferlib.backend import keras
 
@@ -87,6 +92,12 @@ def save(
 
     Returns:
         The path written.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save(load("tiny"), Path(folder, "mine.keras"), card={"classes": EMOTIONS})
+        ...     read_classes(path)[3]
+        'happy'
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -258,6 +269,10 @@ def read_classes(model: keras.Model | str | Path) -> tuple[str, ...]:
     Returns:
         What the card says; without a card, the seven emotions where there are seven outputs, and
         "class 0", "class 1" and so on otherwise.
+
+    Example:
+        >>> read_classes("tiny")[:2]
+        ('angry', 'disgust')
     """
     is_file = isinstance(model, (str, Path))
     card = read_card(model) if is_file else {}
@@ -296,6 +311,10 @@ def read_seen(model: str | Path) -> np.ndarray | None:
 
     Returns:
         uint64 [N], sorted, or None where the file does not say.
+
+    Example:
+        >>> len(read_seen("tiny")) > 20_000
+        True
     """
     data = _member(model, _SEEN)
     return np.load(io.BytesIO(data), allow_pickle=False) if data else None

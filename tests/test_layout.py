@@ -22,7 +22,10 @@ ORDER = (
     "plots", "prediction", "suite", "kernels", "__main__",
 )  # fmt: skip
 # To grow until it is all of them.
-TYPED = ("faces", "recipes", "zoo", "evaluation", "suite", "kernels", "__main__")
+TYPED = (
+    "faces", "recipes", "zoo", "evaluation", "suite", "kernels", "__main__", "backend", "batches",
+    "drawn", "explain", "models", "plots", "torch_layout",
+)  # fmt: skip
 SELF = ("self", "cls")
 MODULES = sorted(PACKAGE.glob("*.py"))
 NO_CODE = {

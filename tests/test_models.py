@@ -1,15 +1,19 @@
 """Models: the contract, saving, loading and names."""
 
+import doctest
+import importlib
 import importlib.util
 import json
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import keras
 import numpy as np
 import pytest
 from conftest import ROOT
+from matplotlib import pyplot
 
 from ferlib import models, recipes, zoo
 
@@ -19,6 +23,16 @@ OURS = ROOT / "experiments" / "recipes"
 def experiment(name):
     """Reads the recipe of a shipped model, a member or a teacher."""
     return recipes.find(OURS / f"{name}.json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["batches", "models", "zoo", "recipes", "torch_layout", "evaluation", "explain", "plots"],
+)
+def test_examples(name):
+    with warnings.catch_warnings(action="ignore"):  # of statistics on a few pictures
+        assert doctest.testmod(importlib.import_module(f"ferlib.{name}")).failed == 0
+    pyplot.close("all")
 
 
 @pytest.fixture(scope="module")
