@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL
+from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, canonical
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -400,8 +400,6 @@ def _compare(data, classes, model):
         The data of the shared classes; bool [N], its rows; and for each of its classes the
         column of the model's answers.
     """
-    from ferlib.labels import canonical
-
     outputs = {canonical(name): column for column, name in enumerate(classes)}
     shared = tuple(name for name in data.classes if canonical(name) in outputs)
     if len(shared) < 2:

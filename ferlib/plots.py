@@ -45,9 +45,10 @@ def _say(ax, text):
     return ax
 
 
-def _ends(table, value):
-    """Gives the two parts of error bars; rounding may put an end on the wrong side."""
-    return np.maximum([table[value] - table["low"], table["high"] - table[value]], 0)
+def _points(ax, x, table, **style):
+    """Draws accuracies with their intervals; rounding may put an end on the wrong side."""
+    ends = np.maximum([table.accuracy - table.low, table.high - table.accuracy], 0)
+    ax.errorbar(x, table.accuracy, yerr=ends, capsize=3, **style)
 
 
 def _slant(ax):
@@ -349,8 +350,7 @@ def accuracy_by(
     ax = _axes(ax, title, size=(4, 3.4))
     if table.empty:
         return _say(ax, f"nothing known of\n{table.index.name} here")
-    ends = _ends(table, "accuracy")
-    ax.errorbar(table.index, table["accuracy"], yerr=ends, marker="o", color="#333333", capsize=3)
+    _points(ax, table.index, table, marker="o", color="#333333")
     if overall is not None:
         ax.axhline(overall, linestyle=":", color="grey")
     ax.set(xlabel=table.index.name, ylabel="accuracy")
@@ -527,8 +527,7 @@ def accuracy_against_cost(
     """
     ax = _axes(ax, title, size=(7.5, 4.5))
     table = table.dropna(subset=[cost, "accuracy"]).sort_values(cost)
-    ends = _ends(table, "accuracy")
-    ax.errorbar(table[cost], table.accuracy, yerr=ends, fmt="o", color="#2f6db5", capsize=3)
+    _points(ax, table[cost], table, fmt="o", color="#2f6db5")
     for number, (name, row) in enumerate(table.iterrows()):
         beside = (6, -11 if number % 2 else 4)  # so that neighbours do not cover each other
         ax.annotate(name, (row[cost], row.accuracy), beside, textcoords="offset points", fontsize=8)
