@@ -212,6 +212,13 @@ def test_a_prior_that_is_not_known_cannot_be_taken_out(val):
         evaluation.evaluate(models.build("vgg", widths=(8,)), val, split="val", prior="uniform")
 
 
+@pytest.mark.parametrize("name", zoo.shipped())
+def test_shipped_models_say_the_shares_of_their_training(name):
+    shares = runtimes.open_model(name).shares
+    assert sum(shares) == pytest.approx(1, abs=1e-4)
+    assert min(shares) < 0.03 and max(shares) > 0.2
+
+
 def test_mcnemar_counts_what_only_one_model_knows(val):
     good, bad = always(val), always(val)
     good[:2] = np.roll(good[:2], 1, axis=1)
