@@ -10,7 +10,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3 python; d
 	sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' >/dev/null 2>&1 \
 	&& command -v "$$name" && break; done)
 
-.PHONY: help run test test-slow test-backends lab versions
+.PHONY: help run test test-slow test-backends lab book versions
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -28,6 +28,9 @@ test-slow: $(READY)  ## what needs longer, or a browser
 
 lab: $(READY)  ## JupyterLab in the folder of notebooks
 	$(VENV)/bin/python -m jupyter lab --notebook-dir notebooks
+
+book: $(VENV)/.book  ## the site: notebooks on drawn faces, guide, API, in build/book/html
+	$(VENV)/bin/python docs/book.py
 
 # What pyproject.toml lists, with the backend in place of TensorFlow.
 WANTED := import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
@@ -59,4 +62,8 @@ $(READY): pyproject.toml constraints.txt
 		>&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.book: $(READY)
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS),book]'
 	@touch $@

@@ -11,6 +11,7 @@ import sys
 import time
 import tomllib
 
+import book
 import nbformat
 import pandas as pd
 import papermill
@@ -92,11 +93,8 @@ class TestForm:
 
     def test_begins_with_title_and_badges_in_step_with_the_repository(self, name):
         first = read(name).cells[0].source
-        here = f"{REPOSITORY.removeprefix('https://')}/blob/main/notebooks/{name}.ipynb"
         assert re.match(r"# \S", first)
-        colab = f"https://colab.research.google.com/{here.replace('github.com', 'github')}"
-        assert f"({colab})" in first
-        assert f"kaggle.com/kernels/welcome?src=https://{here})" in first
+        assert book.badges(f"notebooks/{name}.ipynb") in first.splitlines()
         text = json.dumps(read(name))
         own = [url for url in re.findall(r"github\.com/[\w.-]+/ferlib", text)]
         assert set(own) == {REPOSITORY.removeprefix("https://")}

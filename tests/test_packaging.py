@@ -109,7 +109,7 @@ def test_importing_ferlib_imports_nothing_heavy():
     assert not heavy & set(told.stdout.split())
 
 
-LINTED = ("ferlib", "tests", "experiments", "notebooks")
+LINTED = ("ferlib", "tests", "experiments", "notebooks", "docs")
 
 
 def ruff(*arguments):
