@@ -185,16 +185,18 @@ def _dress(notebook, path, changed):
 
     about = ROOT / "docs/figures/fer2013/run.json"
     run = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
-    cells = []
+    cells, section = [], ""
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
             continue
         cells.append(cell)
         if cell.cell_type != "code":
+            headings = re.findall(r"^#+ (.*)", cell.source, re.MULTILINE)
+            section = headings[-1] if headings else section
             continue
         names = shown(cell)
         image = cell.metadata.get("mystnb", {}).get("image", {})
-        alt = image.get("alt", ", ".join(names).replace("_", " "))
+        alt = image.get("alt", f"Figure of the section “{section}”")
         cell.metadata["mystnb"] = {"image": image | {"alt": alt}}
         for name in names:
             figure = f"/figures/fer2013/{Path(path).stem}/{name}.png"

@@ -31,7 +31,7 @@ default_role = "code"  # docstrings quote code in single backticks
 
 nb_execution_mode = "off"  # `ferlib run` has executed the notebooks
 nb_merge_streams = True
-myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath", "html_image"]
 myst_heading_anchors = 3
 
 autosummary_ignore_module_all = False

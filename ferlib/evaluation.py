@@ -615,7 +615,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, *, bins: in
         bins: Bins of equal width between 0 and 1.
 
     Returns:
-        The mean over the bins of |accuracy - mean confidence|, weighted by their pictures.
+        The mean over the bins of `|accuracy - mean confidence|`, weighted by their pictures.
 
     Example:
         >>> import numpy as np
