@@ -418,34 +418,10 @@ def _batched(answer, fixed=None):
 
 
 def _open_keras(path, name):
-    from ferlib.backend import keras
-
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be loaded: {_why(str(error))}") from error
+    model = zoo.read(path)
     has_card = bool(zoo.read_card(path))
     opened = _of_keras(model, name, zoo.read_classes(path) if has_card else (), has_card)
     return replace(opened, shares=zoo.read_shares(path, opened.classes))
-
-
-def _why(error):
-    """Says why Keras did not load a file, and what to do."""
-    if "No model config found" in error:
-        return (
-            "it holds weights only, without the network that they belong to. Build that in "
-            "Keras, call model.load_weights on this file and save the whole as .keras."
-        )
-    if "Lambda" in error or "lambda" in error:
-        return (
-            "it holds Python code (a Lambda layer), which ferlib never runs. Replace that layer "
-            "by one of Keras's own, such as Rescaling or Resizing, and save the model again."
-        )
-    return (
-        f"{error.strip().splitlines()[0][:200]} It is damaged, or holds layers that are not "
-        "Keras's own, or Keras 2 wrote it in a way that Keras 3 cannot read; the package tf_keras "
-        "opens that, and saves it anew or exports it for ONNX."
-    )
 
 
 def _open_onnx(path, name, device):

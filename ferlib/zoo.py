@@ -200,17 +200,30 @@ def load(model: keras.Model | str | Path) -> keras.Model:
     if isinstance(model, keras.Model):
         return model
     path = find(model)
-    try:
-        loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
-        shapes = loaded.input_shape, loaded.output_shape
-    except Exception as error:
-        raise ValueError(f"{path} {_problem(path, error)}") from error
+    loaded = read(path)
+    shapes = loaded.input_shape, loaded.output_shape
     if shapes[0] != (None, SIDE, SIDE, 1) or len(shapes[1]) != 2:
         raise ValueError(
             f"{path} maps {shapes[0]} to {shapes[1]}; ferlib's models map "
             f"(None, {SIDE}, {SIDE}, 1) to (None, classes). Put resizing and channels inside the "
             "model."
         )
+    return loaded
+
+
+def read(path: Path) -> keras.Model:
+    """Reads a Keras model of any input and output in safe mode.
+
+    Raises:
+        ValueError: If the file is no Keras model, or cannot be loaded safely.
+    """
+    from ferlib.backend import keras
+
+    try:
+        loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
+        _ = loaded.input_shape, loaded.output_shape  # some have none
+    except Exception as error:
+        raise ValueError(f"{path} {_problem(path, error)}") from error
     return loaded
 
 
@@ -244,8 +257,8 @@ def _problem(path, error):
             "made, export it to ONNX; or build its network in Keras 3 and call load_weights."
         )
     return (
-        f"cannot be loaded safely: {reason}. Only files made of Keras's own layers are taken; "
-        "code in a model file is never run."
+        f"cannot be loaded safely: {reason}. Only files made of Keras's own layers are taken, and "
+        "none with a Lambda layer: code in a model file is never run."
     )
 
 

@@ -168,7 +168,7 @@ def test_what_is_no_model_is_named(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=message):
             runtimes.open_model(tmp_path / name)
-    with pytest.raises(ValueError, match="weights only"):
+    with pytest.raises(ValueError, match="weights without their network"):
         runtimes.open_model(tmp_path / "only.weights.h5")
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "saved_model.pb").write_bytes(b"")
