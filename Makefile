@@ -1,7 +1,7 @@
 PROFILE ?= quick
 PY ?= 3.11
 BACKENDS ?= jax
-EXTRAS := lab,faces,onnx,heic,browser,dev
+EXTRAS := lab,faces,video,onnx,heic,browser,dev
 VENV := .venv
 READY := $(VENV)/.installed
 # The newest Python that really runs: a name on PATH may be a shim without a Python behind it.

@@ -175,7 +175,7 @@ def evaluate(args: argparse.Namespace) -> dict:
 
 
 def predict(args: argparse.Namespace) -> Any:
-    """Say which emotion each face in pictures shows."""
+    """Say which emotion each face in pictures, clips or before the camera shows."""
     from ferlib import archives, prediction, runtimes
 
     model = args.model
@@ -183,22 +183,41 @@ def predict(args: argparse.Namespace) -> Any:
     if args.device or args.input or args.classes or args.prior != "trained":
         model = runtimes.open_model(model, device=args.device, **reading)
     detect = {"yes": True, "no": False}.get(args.detect, "auto")
-    options: dict[str, Any] = {"model": model, "detect": detect, "boxes": args.boxes}
+    if args.picture == ["camera"]:
+        return _camera(args, model)
+    options: dict[str, Any] = {"model": model, "detect": detect, "every": args.every}
     source = args.picture if len(args.picture) > 1 else args.picture[0]
-    if args.out:
+    if args.out and args.out.lower().endswith(".mp4"):
+        if args.boxes or len(args.picture) > 1:
+            raise ValueError(f"{args.out}: a clip is written of one clip, without --boxes.")
+        found = prediction.predict_to_clip(source, args.out, **options)
+        answer = vars(found)
+    elif args.out:
+        options["boxes"] = args.boxes
         found = prediction.predict_to_csv(source, args.out, **options)
         answer = vars(found)
     else:
-        found = prediction.predict(source, **options)
+        found = prediction.predict(source, boxes=args.boxes, **options)
         table = found.to_frame()
         table["file"] = table["file"].map(archives.readable)
         print(table.to_string(index=False))
         answer = _rows(table)
     print(found, file=sys.stderr)
     named = {name for path in args.picture for name in (path, str(Path(path)))}
-    has_answers = found.pictures > len(found.unreadable)
+    has_answers = found.pictures + found.clips > len(found.unreadable)
     args.status = int(not has_answers or bool(named & set(found.unreadable | found.others)))
     return answer
+
+
+def _camera(args, model):
+    """Shows the camera in a window."""
+    from ferlib import camera
+
+    if Path("camera").exists():
+        raise ValueError("There is a file or folder named camera here: write ./camera for it.")
+    if args.out or args.boxes or args.every:
+        raise ValueError("The camera is shown in a window: --out, --boxes, --every are for files.")
+    return {"frames": camera.window(model=model)}
 
 
 def export(args: argparse.Namespace) -> dict:
@@ -347,7 +366,7 @@ def parser() -> argparse.ArgumentParser:
         help="also of faces larger, smaller, shifted, turned, blurred, dark")  # fmt: skip
 
     add = command(predict)
-    add("picture", nargs="+", metavar="PICTURE|FOLDER|CSV|ARCHIVE|URL")
+    add("picture", nargs="+", metavar="PICTURE|CLIP|FOLDER|CSV|ARCHIVE|URL|camera")
     add(
         "--model", **model | {"help": f"{model['help']}; also .onnx and .tflite"}, default="compact"
     )
@@ -355,7 +374,11 @@ def parser() -> argparse.ArgumentParser:
     add("--detect", default="auto", choices=["auto", "yes", "no"],
         help="search for faces: auto does in pictures larger than 64x64")  # fmt: skip
     add("--boxes", metavar="CSV", help="where faces are: file,left,top,width,height")
-    add("--out", metavar="CSV", help="write there as it goes; started again, it continues")
+    add("--every", type=float, default=0, metavar="SECONDS",
+        help="least time between two frames of a clip (default: all)")  # fmt: skip
+    add("--out", metavar="CSV|MP4",
+        help="a csv is written as it goes and, started again, continues; a clip as .mp4 is "
+        "written anew with its faces framed")  # fmt: skip
 
     add = command(export)
     add("model", **model)

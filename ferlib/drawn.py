@@ -5,6 +5,8 @@ contrast and noise are drawn from the same ranges for all seven, so that neither
 picture nor one pixel tells them apart.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ferlib.faces import FERData
@@ -23,6 +25,11 @@ _SHAPES = {
     "sad": ((-6, 6), (9, 22), (4, 12), (24, 38), (-22, -7), (-8, 5), (0, 0)),
     "surprise": ((10, 24), (-5, 5), (15, 24), (15, 26), (-6, 4), (20, 42), (0, 0)),
     "neutral": ((-4, 6), (-4, 5), (8, 15), (26, 42), (-5, 6), (-8, 2), (0, 0)),
+}
+# Who plays in clips: number, seed, emotions.
+_CAST = {
+    1: (32, ("happy", "angry", "surprise", "neutral")),
+    2: (59, ("sad", "happy", "angry", "neutral")),
 }
 _T = np.linspace(-1, 1, 13)
 _COS, _SIN = np.cos(np.pi * np.linspace(-1, 1, 25)), np.sin(np.pi * np.linspace(-1, 1, 25))
@@ -69,6 +76,63 @@ def draw(n: int = 2800, *, seed: int = 0, size: int = SIDE) -> FERData:
         origin=f"drawn faces (seed {seed})",
         title="drawn faces",
     )
+
+
+def person(seed: int, emotion: str, *, size: int = SIDE) -> np.ndarray:
+    """Draws one face; one seed is one person, whatever the emotion.
+
+    Args:
+        seed: The person.
+        emotion: One of `labels.EMOTIONS`.
+        size: Width and height in pixels.
+
+    Returns:
+        uint8 [size, size].
+    """
+    return _face(emotion, np.random.default_rng(seed), size)
+
+
+def clip(seconds: float = 8, *, rate: float = 25) -> Iterator[tuple[np.ndarray, list[tuple]]]:
+    """Draws a clip whose answer is known: two persons move and change their emotion.
+
+    The second comes after a second, leaves for a second in every four and comes back.
+
+    Args:
+        seconds: Its length.
+        rate: Frames a second.
+
+    Yields:
+        A frame, uint8 [480, 640, 3] (RGB), and who is in it: (person, box, emotion), with the box
+        (left, top, width, height) in pixels.
+
+    Example:
+        >>> picture, persons = next(clip())
+        >>> picture.shape, persons
+        ((480, 640, 3), [(1, (20, 140, 192, 192), 'happy')])
+    """
+    side, height, width = 192, 480, 640
+    faces = {
+        (who, emotion): np.repeat(person(_CAST[who][0], emotion, size=side)[..., None], 3, axis=2)
+        for who in _CAST
+        for emotion in _CAST[who][1]
+    }
+    for time in np.arange(round(seconds * rate)) / rate:
+        frame = np.full((height, width, 3), (150, 160, 170), np.uint8)
+        persons = []
+        for who, (_, emotions) in _CAST.items():
+            emotion = emotions[int(time / 2 + 0.5 * (who - 1)) % len(emotions)]
+            left = 20 + round(80 * (1 - np.cos(time)) / 2)
+            top = 140 + round(60 * np.sin(0.7 * time))
+            if who == 2:  # beyond the right border in the first of every four seconds
+                phase = time % 4
+                away = np.clip(max(1 - phase, phase - 3.5) / 0.5, 0, 1)
+                left, top = round(400 + 40 * np.sin(time) + 260 * away), 130
+            shown = min(side, width - left)
+            if shown > 0:
+                frame[top : top + side, left : left + shown] = faces[who, emotion][:, :shown]
+            if shown > 0.8 * side:
+                persons.append((who, (left, top, side, side), emotion))
+        yield frame, persons
 
 
 def _copy_some(images: np.ndarray, labels: np.ndarray, train: int, rng: np.random.Generator):

@@ -150,7 +150,8 @@ def _zip(models):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.mkdir("ferlib/pretrained")
-        for path in [*sorted(PACKAGE.rglob("*.py")), *PACKAGE.glob("*.html"), *models]:
+        shown = [*PACKAGE.glob("*.html"), *PACKAGE.glob("*.js")]
+        for path in [*sorted(PACKAGE.rglob("*.py")), *shown, *models]:
             archive.write(path, Path("ferlib", path.relative_to(PACKAGE)))
     return base64.b64encode(packed.getvalue()).decode()
 

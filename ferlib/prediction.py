@@ -1,7 +1,8 @@
-"""From a picture anywhere to the faces in it and their emotions.
+"""From a picture or a clip anywhere to the faces in it and their emotions.
 
-`predict` answers at once; `predict_to_csv` goes through folders of any size with flat memory and
-can be interrupted. Both use the ONNX export of a model (`exports.export`) that lies beside it.
+`predict` answers at once; `predict_to_csv` goes through folders and clips of any size with flat
+memory and can be interrupted; `video` yields a clip's frames. All use the ONNX export of a model
+(`exports.export`) that lies beside it.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import ipaddress
+import json
 import math
 import queue
 import socket
-import sys
 import tempfile
 import threading
 import warnings
@@ -22,32 +23,27 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
-from itertools import groupby, islice, pairwise
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from ferlib import archives, files, labels, pictures, runtimes, tables, zoo
+from ferlib import archives, clips, detection, files, labels, pictures, runtimes, tables, zoo
+from ferlib.detection import BOX
 from ferlib.faces import Fault
-from ferlib.labels import EMOTIONS, SIDE
+from ferlib.labels import EMOTIONS
 
 if TYPE_CHECKING:
     import pandas
 
-CROP = 64
-"""A picture with no side longer than this (pixels) is a face crop, not searched for faces."""
 LARGEST_CROP = 300
 """A nearly square picture up to this side (pixels) without a face found may yet be a crop."""
-SMALLEST = 12
-"""A picture with a side shorter than this (pixels) cannot show a face."""
-SEARCHED = 1280
-"""Faces are searched for in a copy whose longer side is at most this (pixels)."""
-BOX = ("left", "top", "width", "height")
-"""Where a face is, in pixels of the upright picture."""
+MOVING = ("frame", "seconds", "person")
+"""What is known of a face in a clip only."""
 DIGITS = 4
 """Decimals of scores and probabilities in a CSV: those behind them differ between processors."""
 LARGEST, SECONDS, REDIRECTS = 50_000_000, 30, 5
@@ -58,26 +54,34 @@ _CROP = f"{_NO_FACE} found; if it is a face already cut out, use detect=False (-
 _NO_PICTURE = "no picture: "
 _MISSING = "there is no such file or folder"
 _NOT_FILE = "a broken link, or no regular file"
+_A_CLIP = "a clip"
+_NO_BOXES = "boxes are for pictures; leave them out for clips"
+_END = "end of the clip: "
+_STATE_EVERY = 50
 _HOLDERS = ("table", "parquet", "npy", "zip", "tar", "gzip", "bzip2", "xz")
 _CHANNELS = ((), (1,), (3,), (4,))
 _TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
-def columns(classes: tuple[str, ...] = EMOTIONS) -> tuple[str, ...]:
+def columns(classes: tuple[str, ...] = EMOTIONS, *, moving: bool = False) -> tuple[str, ...]:
     """Names what is known of a face: the columns of a table of predictions.
 
     Args:
         classes: The classes that the model answers with.
+        moving: Whether there are clips among the files.
 
     Returns:
-        The file, the box in pixels of the upright picture, the detector's score (NaN where
-        nothing was searched for), a probability for each class, and the class with the highest.
+        The file; of a clip the frame (from 0), its time in seconds and the person (from 1); the
+        box in pixels of the upright picture, the detector's score (NaN where nothing was searched
+        for), a probability for each class, and the class with the highest.
 
     Example:
         >>> columns(("bored", "focused"))[5:]
         ('score', 'bored', 'focused', 'emotion')
+        >>> columns(moving=True)[:4]
+        ('file', 'frame', 'seconds', 'person')
     """
-    return ("file", *BOX, "score", *classes, "emotion")
+    return ("file", *MOVING * moving, *BOX, "score", *classes, "emotion")
 
 
 @dataclass(repr=False)
@@ -89,7 +93,8 @@ class Tally:
         faces: Number of faces found in them.
         without_face: Number of readable pictures in which there was none.
         crops: How many of these look as if they were faces already cut out.
-        unreadable: File -> why it could not be read.
+        clips: Number of clips, which are no pictures here.
+        unreadable: File -> why it could not be read, or where a clip breaks off.
         others: File that is no picture -> what it is.
     """
 
@@ -97,6 +102,7 @@ class Tally:
     faces: int = 0
     without_face: int = 0
     crops: int = 0
+    clips: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
 
@@ -105,17 +111,31 @@ class Tally:
         if note.startswith(_NO_PICTURE):
             self.others[file] = note.removeprefix(_NO_PICTURE)
             return
-        self.pictures += 1
         self.faces += faces
+        if note.startswith(_END):
+            self.clips += 1
+            if clips.CUT in note:
+                self.unreadable[file] = note.removeprefix(_END)
+            return
+        self.pictures += 1
         self.crops += note == _CROP
         if note.startswith(_NO_FACE):
             self.without_face += 1
         elif note:
             self.unreadable[file] = note
 
+    def add(self, file: str, picture: Any, rows: list[tuple], note: str) -> None:
+        """Adds what `stream` yields."""
+        if isinstance(picture, clips.Watch) and not note:
+            self.faces += len(rows)  # of one frame
+        else:
+            self.count(file, len(rows), note)
+
     def __repr__(self) -> str:
         head = f"{self.pictures:,} pictures, {self.faces:,} faces, {self.without_face:,} without "
         lines = [f"{head}a face, {len(self.unreadable):,} unreadable"]
+        if self.clips:
+            lines[0] = f"{self.clips:,} clips, {lines[0]}"
         lines += [f"  {file}: {why}" for file, why in self.unreadable.items()]
         if self.crops:
             lines.append(f"{self.crops:,} without a face: {_CROP}")
@@ -132,7 +152,8 @@ class Predictions(Tally):
 
     Args:
         classes: What the model answers with.
-        rows: One tuple a face, in the order of `columns(classes)`.
+        rows: One tuple a face, in the order of `columns(classes, moving=True)`; None for what is
+            known of faces in clips only.
         sources: File -> what it can be read from again.
     """
 
@@ -141,10 +162,11 @@ class Predictions(Tally):
     sources: dict[str, Any] = field(default_factory=dict)
 
     def to_frame(self) -> pandas.DataFrame:
-        """Gives a DataFrame with one row a face and the columns `columns(classes)`."""
+        """Gives a DataFrame with one row a face, and in clips a frame; its columns: `columns`."""
         import pandas as pd
 
-        return pd.DataFrame(self.rows, columns=list(columns(self.classes)))
+        table = pd.DataFrame(self.rows, columns=list(columns(self.classes, moving=True)))
+        return table if self.clips else table.drop(columns=list(MOVING))
 
     def draw(self, file: str | None = None) -> Image.Image:
         """Draws a picture with each face framed and named in its emotion's colour.
@@ -162,19 +184,12 @@ class Predictions(Tally):
         image = pictures.open_picture(self.sources[file]).convert("RGB")
         zoom = max(1, round(320 / max(image.size)))
         image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.BICUBIC)
-        pen, thick = ImageDraw.Draw(image), max(2, max(image.size) // 300)
-        font = ImageFont.load_default(max(14, max(image.size) / 45))
         colours = labels.colours(self.classes)
-        for row in self.rows:
-            if row[0] != file:
-                continue
-            left, top, width, height = (value * zoom for value in row[1:5])
-            emotion, probability = row[-1], max(row[6:-1])
-            colour, text = colours[emotion], f" {emotion} {probability:.0%} "
-            pen.rectangle((left, top, left + width - 1, top + height - 1), None, colour, thick)
-            spot = (left, max(0, top - font.getbbox(text)[3] - thick))
-            pen.rectangle(pen.textbbox(spot, text, font), colour)
-            pen.text(spot, text, "white", font)
+        first = 1 + len(MOVING)
+        for row in (row for row in self.rows if row[0] == file):
+            box = [value * zoom for value in row[first : first + 4]]
+            emotion, probability = row[-1], max(row[first + 5 : -1])
+            detection.mark(image, box, f" {emotion} {probability:.0%} ", colours[emotion])
         return image
 
 
@@ -286,10 +301,12 @@ def _problem(path: Path) -> str:
     kind = _kind(path)
     if kind in _HOLDERS:
         kind = f"{kind}, read only where it is named itself"
-    return "" if kind == "picture" else _NO_PICTURE + kind
+    return {"picture": "", _A_CLIP: _A_CLIP}.get(kind, _NO_PICTURE + kind)
 
 
 def _kind(path: Path) -> str:
+    if clips.is_clip(path):
+        return _A_CLIP
     with path.open("rb") as file:
         return archives.kind_of(file.read(1024), path.name)
 
@@ -304,7 +321,7 @@ def _file(path: Path, alone: bool) -> Iterator[tuple]:
         yield str(path), None, str(error)
         return
     if kind not in _HOLDERS:
-        yield str(path), path, ""
+        yield str(path), path, _A_CLIP if kind == _A_CLIP else ""
         return
     with ExitStack() as stack:
         tree = archives.walk(path)
@@ -353,47 +370,6 @@ def _rows(file: archives.File) -> list:
 # ---- faces -------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1)
-def _detector():
-    runtimes.need("faces", "mtcnn", what="To find faces (detect=False takes a picture as one face)")
-    from mtcnn import MTCNN
-
-    hook = sys.unraisablehook
-    # On Python 3.13 lz4 flushes the file of weights that it has closed.
-    sys.unraisablehook = lambda _: None
-    try:
-        return MTCNN()
-    finally:
-        sys.unraisablehook = hook
-
-
-def _find(picture: Image.Image) -> list[tuple]:
-    """Finds the faces of a picture, from left to right: (left, top, width, height, score).
-
-    MTCNN (Zhang et al. 2016, "Joint Face Detection and Alignment using Multi-task Cascaded
-    Convolutional Networks", arXiv:1604.02878).
-    """
-    scale = max(1.0, max(picture.size) / SEARCHED)
-    size = [max(1, round(side / scale)) for side in picture.size]
-    copy = picture.convert("RGB").resize(size, reducing_gap=2)
-    faces = _detector().detect_faces(np.asarray(copy), output_type="numpy")[:, 1:6].tolist()
-    found = [(*(round(value * scale) for value in face[:4]), face[4]) for face in faces]
-    return sorted(face for face in found if min(face[2:4]) > 0)
-
-
-def _crop(picture: Image.Image, left, top, width, height) -> np.ndarray:
-    """Cuts a face out as FER2013 does, uint8 [48, 48]: a square around the box, in the picture.
-
-    Of 490 FER2013 pictures in which MTCNN found one face, the picture's side was 0.95 times
-    the box's height in the median (half of them 0.87 to 1.08), with the box in its middle.
-    """
-    side = min(max(width, height), *picture.size)
-    left = min(max(left + (width - side) / 2, 0), picture.width - side)
-    top = min(max(top + (height - side) / 2, 0), picture.height - side)
-    box = (left, top, left + side, top + side)
-    return np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box).convert("L"))
-
-
 def _looks_cut_out(size: tuple[int, int]) -> bool:
     return min(size) >= 0.8 * max(size) and max(size) <= LARGEST_CROP
 
@@ -405,18 +381,18 @@ def _look(file: str, source: Any, problem: str, detect: bool | str, given: dict 
     try:
         source = source() if callable(source) else source
         picture = pictures.open_picture(source)
-        if min(picture.size) < SMALLEST:
+        if min(picture.size) < detection.SMALLEST:
             raise ValueError(f"{picture.width}x{picture.height} pixels cannot show a face")
         note = _NO_FACE
         if given is not None:
             boxes = [_inside(box, picture.size) for box in given.get(_place(file), ())]
             note = f"{_NO_FACE}: no box is given for this picture"
-        elif detect is False or (detect == "auto" and max(picture.size) <= CROP):
+        elif detect is False or (detect == "auto" and max(picture.size) <= detection.CROP):
             boxes = [(0, 0, *picture.size, math.nan)]
         else:
-            boxes = _find(picture)
+            boxes = detection.find(picture)
             note = _CROP if detect == "auto" and _looks_cut_out(picture.size) else _NO_FACE
-        faces = [(*box, _crop(picture, *box[:4])) for box in boxes]
+        faces = [(*box, detection.crop(picture, *box[:4])) for box in boxes]
         return file, source, faces, "" if faces else note
     except ImportError:
         raise
@@ -483,7 +459,7 @@ def _inside(box: tuple, size: tuple[int, int]) -> tuple:
 # ---- the model ---------------------------------------------------------------------------
 
 
-def _open(model: runtimes.Model) -> runtimes.Classifier:
+def open_classifier(model: runtimes.Model) -> runtimes.Classifier:
     """Opens a model of any kind; a file is kept open for the next call."""
     if isinstance(model, (str, Path)) and not Path(model).is_dir():
         path = zoo.find(model)
@@ -538,7 +514,9 @@ def stream(
     model: runtimes.Model = "compact",
     detect: bool | str = "auto",
     boxes: str | Path | None = None,
+    every: float = 0,
     skip: set[str] | frozenset[str] = frozenset(),
+    states: dict[str, dict] | None = None,
 ) -> Iterator[tuple]:
     """Yields the files of a source one by one; memory does not grow with their number.
 
@@ -547,12 +525,15 @@ def stream(
         model: As for `predict`.
         detect: As for `predict`.
         boxes: As for `predict`.
+        every: As for `predict`.
         skip: Names of pictures that are not yielded. Pictures are classified in the same groups
             with it as without it, because rounding differs with the size of a batch.
+        states: Name of a clip -> what `clips.Watch.state` gave, to continue from there.
 
     Yields:
-        File; what it can be read from again; one tuple a face, in the order of `columns`; and
-        a note that says why there is none, or is empty.
+        File; what it can be read from again; one tuple a face, in the order of `columns` with
+        `moving`; and a note that says why there is none, or is empty. A clip is yielded frame by
+        frame, with its `clips.Watch` in the second place, and ends with a note.
 
     Raises:
         ImportError: If an extra is needed that is not installed.
@@ -562,7 +543,7 @@ def stream(
     """
     if detect not in ("auto", True, False):
         raise ValueError(f'detect is {detect!r}; it must be "auto", True or False.')
-    opened = _open(model)
+    opened = open_classifier(model)
     given = None if boxes is None else _read_boxes(boxes)
     unused = set(given or ())
     items = _items(source)
@@ -573,19 +554,45 @@ def stream(
         crops = [face[-1] for _, _, faces, _ in looked for face in faces]
         answers = iter(opened(np.stack(crops)) if crops else ())
         for file, picture, faces, note in looked:
-            rows = []
-            for *box, _ in faces:
-                answer = next(answers)
-                emotion = opened.classes[answer.argmax()]
-                rows.append((file, *box, *map(float, answer), emotion))
-            if file not in skip:
-                yield file, picture, rows, note
+            nowhere = (file, *[None] * len(MOVING))
+            rows = [_row((*nowhere, *box), next(answers), opened.classes) for *box, _ in faces]
+            if file in skip:
+                continue
+            if note == _A_CLIP and given is None:
+                follower = clips.Follower(opened, detect=detect)
+                state = (states or {}).get(file)
+                watch = clips.Watch(picture, follower, every=every, state=state)
+                yield from _frames(file, watch, opened.classes)
+            else:
+                yield file, picture, rows, _NO_BOXES if note == _A_CLIP else note
     if unused:
         warnings.warn(
             f"{boxes} has boxes of {len(unused)} files that are not among the pictures, such as "
             f"{min(unused)}.",
             stacklevel=2,
         )
+
+
+def _row(where: tuple, answer: np.ndarray, classes: tuple[str, ...]) -> tuple:
+    return (*where, *map(float, answer), classes[answer.argmax()])
+
+
+def _frames(file: str, watch: clips.Watch, classes: tuple[str, ...]) -> Iterator[tuple]:
+    """Yields what `stream` yields of a clip; one that cannot be read stops nothing."""
+    try:
+        for frame in watch:
+            where = (file, frame.number, frame.seconds)
+            faces = [((*where, p.number, *p.box, p.score), p.probabilities) for p in frame.persons]
+            yield file, watch, [_row(*face, classes) for face in faces], ""
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a damaged clip makes OpenCV or Pillow raise
+        watch.note = f"it {clips.CUT} after {watch.total:,} frames: {error}"
+        if not watch.total:
+            yield file, watch, [], str(error)
+            return
+    told = f"{watch.total:,} frames up to {watch.seconds:.2f} s, {watch.follower.persons} persons"
+    yield file, watch, [], f"{_END}{told}{'; ' * bool(watch.note)}{watch.note}"
 
 
 def _is_passed(note: str) -> bool:
@@ -599,15 +606,17 @@ def predict(
     model: runtimes.Model = "compact",
     detect: bool | str = "auto",
     boxes: str | Path | None = None,
+    every: float = 0,
 ) -> Predictions:
-    """Says which emotion each face in a picture, or in many, shows.
+    """Says which emotion each face in a picture, a clip, or in many, shows.
 
     Args:
         source: A path, a folder (with its folders), bytes, an http(s) address, a PIL picture or an
             array: grey or colour, 8 or 16 bit, any size (see `pictures.open_picture`). A csv of
             pixels, with labels or without, and an archive are as many pictures as they hold. A
-            list of any of these, or an array [N, H, W] or [N, H, W, C], is many pictures. What a
-            file is shows in its first bytes. From the web come at most 50 MB in 30 s over at most
+            list of any of these, or an array [N, H, W] or [N, H, W, C], is many pictures. A clip
+            is a file on this machine: mp4, mov, avi, mkv, webm, MPEG, animated GIF or WebP. What
+            a file is shows in its first bytes. From the web come at most 50 MB in 30 s over at most
             5 redirects, and nothing from private networks or, unless named, this machine.
         model: A shipped model's name, a model's file (`.keras`, `.h5`, `.onnx`, `.tflite`), a
             Keras model, or what `runtimes.open_model` gives. Where onnxruntime is installed and
@@ -617,6 +626,7 @@ def predict(
         boxes: A csv with the columns file, left, top, width and height (pixels of the upright
             picture): faces are there, and not searched for. A file is named from the csv's folder
             or the working folder.
+        every: Least time between two frames of a clip, in seconds; 0 is all frames.
 
     Returns:
         The predictions, none for a picture without a face. Files of a folder or list that cannot
@@ -634,17 +644,101 @@ def predict(
         >>> found
         3 pictures, 3 faces, 0 without a face, 0 unreadable
     """
-    opened = _open(model)
+    opened = open_classifier(model)
     result = Predictions(classes=opened.classes)
-    for file, picture, rows, note in stream(source, model=opened, detect=detect, boxes=boxes):
-        result.count(file, len(rows), note)
+    options: dict[str, Any] = {"detect": detect, "boxes": boxes, "every": every}
+    for file, picture, rows, note in stream(source, model=opened, **options):
+        result.add(file, picture, rows, note)
         result.rows += rows
-        if file not in result.unreadable and file not in result.others:
+        is_picture = not isinstance(picture, clips.Watch)
+        if is_picture and file not in result.unreadable and file not in result.others:
             result.sources[file] = picture
-    if not result.sources:
+    if not result.sources and not result.clips:
         listed = "".join(f"\n  {file}: {kind}" for file, kind in list(result.others.items())[:5])
         raise ValueError(f"There is no readable picture in {source!r:.200}.\n{result}{listed}")
     return result
+
+
+def video(
+    source: str | Path,
+    *,
+    model: runtimes.Model = "compact",
+    detect: bool | str = "auto",
+    every: float = 0,
+    window: float = clips.WINDOW,
+) -> Iterator[clips.Frame]:
+    """Yields a clip's frames with the persons in them and their probabilities.
+
+    Args:
+        source: A clip as for `predict`.
+        model: As for `predict`.
+        detect: As for `predict`.
+        every: As for `predict`.
+        window: Time over which a person's probabilities are means, in seconds, half of it before
+            and half after a frame; 0 leaves them as the model gives them.
+
+    Yields:
+        The frames, with their pictures. Where the clip breaks off, a warning says so.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no clip, or nothing of it can be read.
+        ImportError: If faces are to be searched for without the extra `faces`.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no clip {str(source)!r}.")
+    if not clips.is_clip(path):
+        raise ValueError(f"{source} is no clip: mp4, mov, avi, mkv, webm, MPEG, GIF or WebP.")
+    follower = clips.Follower(open_classifier(model), detect=detect)
+    watch = clips.Watch(path, follower, every=every, window=window, keep=True)
+    yield from watch
+    if watch.note:
+        warnings.warn(f"{source}: {watch.note}", stacklevel=2)
+
+
+def predict_to_clip(
+    source: str | Path,
+    out: str | Path,
+    *,
+    model: runtimes.Model = "compact",
+    detect: bool | str = "auto",
+    every: float = 0,
+    progress: bool = True,
+) -> Tally:
+    """Writes a clip with its persons framed, above a strip of their probabilities.
+
+    Args:
+        source: A clip as for `predict`.
+        out: The mp4 to write (H.264, without sound); browsers play it.
+        model: As for `predict`.
+        detect: As for `predict`.
+        every: As for `predict`.
+        progress: Whether a bar is drawn on a terminal.
+
+    Returns:
+        What was found, as a report.
+
+    Raises:
+        ImportError: If the extra `video` is not installed, or `faces` where it is needed.
+        FileNotFoundError, ValueError: As `video`.
+    """
+    from tqdm import tqdm
+
+    opened, tally = open_classifier(model), Tally(clips=1)
+    frames = video(source, model=opened, detect=detect, every=every)
+    number, rate = clips.about(Path(source)) if Path(source).is_file() else (0, 0)
+    bar = {"total": number or None, "unit": "frame", "disable": not progress or None}
+
+    def shown():
+        for frame in tqdm(frames, **bar if not every else bar | {"total": None}):
+            tally.faces += len(frame.persons)
+            yield frame.seconds, clips.annotated(frame, opened.classes)
+
+    with warnings.catch_warnings(record=True, category=UserWarning) as told:
+        clips.write(Path(out), shown(), rate=1 / every if every else rate or 25)
+    tally.unreadable = {str(source): str(each.message) for each in told}
+    return tally
 
 
 def predict_to_csv(
@@ -654,86 +748,163 @@ def predict_to_csv(
     model: runtimes.Model = "compact",
     detect: bool | str = "auto",
     boxes: str | Path | None = None,
+    every: float = 0,
     progress: bool = True,
 ) -> Tally:
-    """Predicts pictures by the thousand and writes a CSV as it goes.
+    """Predicts pictures by the thousand, and clips of any length, and writes a CSV as it goes.
 
-    Stopped and started again with the same CSV, it continues where it stopped. A picture without
-    a face, or one that cannot be read, has one row that says so in the column `note`; files that
-    are no pictures, and paths that do not exist, have none. Scores and probabilities are rounded
-    to four decimals; the emotion is that of the unrounded ones. Names of files are kept exactly,
-    also one such as "=1+1.png", which a spreadsheet takes for a formula: import that column as
-    text.
+    Stopped and started again with the same CSV, it continues where it stopped, in a clip too: for
+    that a small file beside the CSV keeps what is known of the persons. A picture without a face,
+    or one that cannot be read, has one row that says so in the column `note`, and so has the end
+    of each clip; files that are no pictures, and paths that do not exist, have none. Scores and
+    probabilities are rounded to four decimals; the emotion is that of the unrounded ones. Names of
+    files are kept exactly, also one such as "=1+1.png", which a spreadsheet takes for a formula:
+    import that column as text.
 
     Args:
         source: As for `predict`; usually a folder, or a list of folders and files.
-        out: The CSV to write, or to continue: the columns of `columns`, model and note.
+        out: The CSV to write, or to continue: the columns of `columns` with `moving`, model (and
+            how it was asked, where that is not the default), and note.
         model: As for `predict`.
         detect: As for `predict`.
         boxes: As for `predict`.
+        every: As for `predict`.
         progress: Whether a bar is drawn on a terminal.
 
     Returns:
         What now stands in the CSV, and what has no row there, as a report.
 
     Raises:
-        ValueError: If `out` is another kind of file, or was written with another model.
+        ValueError: If `out` is another kind of file, or was written with another model or other
+            options.
         ImportError, FileNotFoundError: As `predict`.
     """
     from tqdm import tqdm
 
-    opened = _open(model)  # no CSV is touched where there is no such model
+    out = Path(out)
+    opened = open_classifier(model)  # no CSV is touched where there is no such model
     if boxes is not None:
         _read_boxes(boxes)
-    name = _title(model, opened)
-    header = (*columns(opened.classes), "model", "note")
-    total = sum(1 for _ in _items(source))
-    tally, done = _resume(Path(out), name, header)
-    found = stream(source, model=opened, detect=detect, boxes=boxes, skip=done)
-    bar = {"total": total, "initial": len(done), "disable": not progress or None}
-    with Path(out).open("a", buffering=1, **_TEXT) as file:
-        for picture, _, rows, note in tqdm(found, unit="picture", **bar):
-            tally.count(picture, len(rows), note)
-            if not _is_passed(note):
-                blank = (picture, *[""] * (len(header) - 3))
-                csv.writer(file).writerows((*_rounded(row), name, note) for row in rows or [blank])
+    name = _title(model, opened) + _asked(detect, boxes, every)
+    header = (*columns(opened.classes, moving=True), "model", "note")
+    list(islice(_items(source), 1))  # nor where there is no such file
+    tally, done, states = _resume(out, name, header)
+    options: dict[str, Any] = {"detect": detect, "boxes": boxes, "every": every}
+    found = stream(source, model=opened, skip=done, states=states, **options)
+    written = {file: state["rows"] for file, state in states.items()}
+    with out.open("a", buffering=1, **_TEXT) as file:
+        for picture, watch, rows, note in tqdm(found, **_bar(source, done, states, progress)):
+            tally.add(picture, watch, rows, note)
+            if _is_passed(note):
+                continue
+            blank = (picture, *[""] * (len(header) - 3))
+            lines = rows if rows or (isinstance(watch, clips.Watch) and not note) else [blank]
+            csv.writer(file).writerows((*_rounded(row), name, note) for row in lines)
+            if isinstance(watch, clips.Watch):
+                written[picture] = written.get(picture, 0) + len(lines)
+                if note:
+                    _state_of(out).unlink(missing_ok=True)
+                elif watch.total % _STATE_EVERY == 0:
+                    about = {"file": picture, "rows": written[picture]}
+                    files.write_json(_state_of(out), about | watch.state())
     return tally
+
+
+def _asked(detect: bool | str, boxes: str | Path | None, every: float) -> str:
+    """Names the options of a prediction that are not the default, for the column `model`."""
+    told = "" if detect == "auto" else f", detect {'yes' if detect else 'no'}"
+    told += f", boxes {files.digest(Path(boxes))[:8]}" if boxes is not None else ""
+    return told + (f", every {every:g} s" if every else "")
+
+
+def _bar(source: Any, done: set[str], states: dict[str, dict], progress: bool) -> dict[str, Any]:
+    """Gives the options of a bar over the pictures and the frames of clips."""
+    total, ended, unit = 0, sum(state["total"] for state in states.values()), "picture"
+    for name, path, problem in _items(source):
+        size = 1
+        if problem == _A_CLIP and progress:
+            size, unit = 1 + clips.about(path)[0], "frame"
+        total += size
+        ended += size * (name in done)
+    return {"total": total, "initial": ended, "unit": unit, "disable": not progress or None}
 
 
 def _rounded(row: tuple) -> tuple:
     return tuple(round(value, DIGITS) if isinstance(value, float) else value for value in row)
 
 
-def _resume(out: Path, model: str, header: tuple[str, ...]) -> tuple[Tally, set[str]]:
-    """Makes `out` ready to be continued: its last picture, perhaps incomplete, is taken out."""
-    tally, done = Tally(), set()
+def _state_of(out: Path) -> Path:
+    """Names the file that keeps what is known of the persons in a clip that is not at its end."""
+    return out.with_name(f".{out.name}.clip.json")
+
+
+def _resume(out: Path, model: str, header: tuple[str, ...]) -> tuple[Tally, set[str], dict]:
+    """Makes `out` ready to be continued: its last file, perhaps incomplete, is taken out.
+
+    A clip is continued in its middle where what is known of its persons was kept.
+    """
+    tally, done, states = Tally(), set(), {}
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".resuming-") as folder:
         part = Path(folder, "part.csv")
         with part.open("w", **_TEXT) as new, out.open("a+", **_TEXT) as old:
             old.seek(0)
-            reader, writer = csv.reader(old), csv.writer(new)
-            _check_header(out, tuple(next(reader, header)), model, header)
+            _check_header(out, tuple(next(csv.reader(old), header)), model, header)
+            kept, state = _whole_rows(out, old, len(header), model)
+            states = {state["file"]: state} if state else {}
+            old.seek(0)
+            writer = csv.writer(new)
             writer.writerow(header)
-            rows = (row for row in reader if len(row) == len(header))
-            groups = (list(group) for _, group in groupby(rows, key=lambda row: row[0]))
-            for group, _ in pairwise(groups):
-                file, *_, made_by, note = group[0]
-                if made_by != model:
-                    raise ValueError(f"{out} is of the model {made_by}, not {model}; name another.")
-                writer.writerows(group)
-                tally.count(file, 0 if note else len(group), note)
-                done.add(file)
+            rows = islice((row for row in csv.reader(old) if len(row) == len(header)), 1, 1 + kept)
+            for file, group in groupby(rows, key=lambda row: row[0]):
+                faces, note = 0, ""
+                for row in group:
+                    writer.writerow(row)
+                    note = row[-1]
+                    faces += not note
+                if file in states:
+                    tally.faces += faces
+                else:
+                    tally.count(file, faces, note)
+                    done.add(file)
         files.replace(part, out)
-    return tally, done
+    return tally, done, states
+
+
+def _whole_rows(out: Path, old: Any, width: int, model: str) -> tuple[int, dict]:
+    """Counts the rows that can stay, and reads what is known of a clip that they end in."""
+    total, begin, last = 0, 0, [""] * width
+    for row in csv.reader(old):
+        if len(row) != width:
+            continue
+        if row[-2] != model:
+            raise ValueError(f"{out} is of the model {row[-2]}, not {model}; name another file.")
+        begin = begin if row[0] == last[0] else total
+        total, last = total + 1, row
+    with out.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - 1))
+        is_torn = file.read() != b"\n"
+    if last[-1].startswith(_END) and not is_torn:
+        return total, {}
+    state = {"file": None}
+    with contextlib.suppress(OSError, ValueError):
+        state = json.loads(_state_of(out).read_text(encoding="utf-8"))
+    if state["file"] == last[0] and state["rows"] <= total - begin - is_torn:
+        return begin + state["rows"], state
+    if state["file"] is not None and not state["rows"]:  # nobody was in the clip yet
+        return total, state
+    return begin, {}
 
 
 def _check_header(out: Path, found: tuple, model: str, header: tuple[str, ...]) -> None:
     """Refuses a file that is no CSV of predictions, or one of other classes."""
     if found == header:
         return
-    if found[:6] == header[:6] and found[-3:] == header[-3:]:
-        raise ValueError(
-            f"{out} is of the classes {', '.join(found[6:-3])}, and {model} answers "
-            f"{', '.join(header[6:-3])}; name another file."
-        )
-    raise ValueError(f"{out} is not a CSV of predictions; name another file.")
+    if found[:1] != header[:1] or found[-3:] != header[-3:] or "score" not in found:
+        raise ValueError(f"{out} is not a CSV of predictions; name another file.")
+    classes, answered = (x[x.index("score") + 1 : -3] for x in (found, header))
+    if classes == answered:
+        raise ValueError(f"{out} lacks the columns {', '.join(MOVING)}; name another file.")
+    raise ValueError(
+        f"{out} is of the classes {', '.join(classes)}, and {model} answers "
+        f"{', '.join(answered)}; name another file."
+    )

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageColor
 
-from ferlib import cleaning, exports, labels, models, plots, prediction, runtimes, zoo
+from ferlib import cleaning, detection, exports, labels, models, plots, prediction, runtimes, zoo
 from ferlib.__main__ import main
 from ferlib.labels import EMOTIONS, PALETTE, label_index
 
@@ -57,7 +57,7 @@ def no_extra(monkeypatch):
     """Hides the optional packages."""
     for name in ("mtcnn", "onnx", "onnxruntime", "tf2onnx"):
         monkeypatch.setitem(sys.modules, name, None)
-    prediction._detector.cache_clear()
+    detection.detector.cache_clear()
     prediction._opened.cache_clear()
 
 
@@ -80,7 +80,7 @@ class Detector:
 def detector(monkeypatch):
     def use(*shares):
         found = Detector(*shares)
-        monkeypatch.setattr(prediction, "_detector", lambda: found)
+        monkeypatch.setattr(detection, "detector", lambda: found)
         return found
 
     return use
@@ -507,7 +507,7 @@ def test_a_folder_to_csv(network, folder, detector, tmp_path):
     Image.new("RGB", (200, 100)).save(place / "landscape.png")
     tally = prediction.predict_to_csv(place, tmp_path / "out.csv", model=network)
     table = pd.read_csv(tmp_path / "out.csv")
-    assert tuple(table.columns) == (*prediction.columns(), "model", "note")
+    assert tuple(table.columns) == (*prediction.columns(moving=True), "model", "note")
     assert set(table.file[table.note.notna()]) == bad | {str(place / "landscape.png")}
     good = table[table.note.isna()]
     assert len(good) == 6 == tally.faces and tally.pictures == len(table)
@@ -803,7 +803,11 @@ def test_classes_are_those_of_the_model(moods, network, faces, tmp_path):
 
     out = tmp_path / "out.csv"
     prediction.predict_to_csv(stack, out, model=moods)
-    assert tuple(pd.read_csv(out).columns) == (*prediction.columns(names), "model", "note")
+    assert tuple(pd.read_csv(out).columns) == (
+        *prediction.columns(names, moving=True),
+        "model",
+        "note",
+    )
     before = out.read_bytes()
     with pytest.raises(ValueError, match=r"out\.csv is of the classes happy, bored, focused, and"):
         prediction.predict_to_csv(stack, out, model=network)
