@@ -59,15 +59,15 @@ class Meaning:
         Raises:
             ValueError: If labels are numbers, and it is not known of which numbering.
         """
-        counts = Counter(row.label for row in rows)
+        counts = Counter(row.label or "" for row in rows)
         self._choose_numbering(rows, counts)
         meanings = {label: self._meaning(label, counts) for label in counts}
-        dropped = Counter(row.label for row in rows if meanings[row.label] is None)
+        dropped = Counter(row.label for row in rows if meanings[row.label or ""] is None)
         for label, n in dropped.items():
             self.left_out.append(LeftOut(self.where, n, f"label {label!r} is left out, no class"))
         good, faults, found = [], [], set()
         for row in rows:
-            meaning = meanings[row.label]
+            meaning = meanings[row.label or ""]
             if isinstance(meaning, ValueError):
                 file = row.order[-1] if isinstance(row.order[-1], str) else row.file
                 faults.append(Fault(file, row.row, str(meaning)))

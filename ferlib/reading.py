@@ -1,7 +1,7 @@
 """Reads what lies at a place: decides which of it is the data, and names what is left out."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -169,7 +169,7 @@ class Reader:
                 self.tree.leave_out(file.name, kind)
 
     def _add_pictures(
-        self, home: tuple, name: str, items: list[folders.Pair | Fault], numbering: str = ""
+        self, home: tuple, name: str, items: Sequence[folders.Pair | Fault], numbering: str = ""
     ) -> set[str]:
         """Adds pictures that have labels, and returns their names."""
         found = {item[0].name for item in items if not isinstance(item, Fault)}
@@ -444,7 +444,7 @@ def _misfit(voted: list[Row], data: FERData) -> str:
     wrong = (data.split != usage) & (data.split != "")
     if wrong.any():
         return f"{data.names[wrong.argmax()]} has another Usage there"
-    most = np.array([np.argmax(row.votes) for row in voted])
+    most = np.argmax([row.votes or [] for row in voted], axis=1)
     told = np.array([FERPLUS_TO_LABEL.get(i, -1) for i in range(len(FERPLUS))])[most]
     agree = (told == data.labels)[told >= 0]
     few_or_merged = len(agree) < 500 or data.classes != EMOTIONS

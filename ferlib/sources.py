@@ -215,7 +215,8 @@ def _cached(
     marks = [[file, _mark(file)] for file in files]
     asked = [_CACHE_FORMAT, str(labels), mapping(labels), partial, str(votes)]
     stamp = _digest(json.dumps([asked, tree.folders, marks]), 16)
-    folder = Path(cache or project_folder() / "data" / "processed")
+    named = cache if isinstance(cache, str | Path) else ""
+    folder = Path(named or project_folder() / "data" / "processed")
     folder /= f"{path.stem}-{_digest(f'{path}|{votes}|{labels}|{partial}', 6)}"
     data = _open_cache(folder, stamp)
     if data is None:
@@ -264,7 +265,7 @@ def _save_cache(folder: Path, stamp: str, data: FERData) -> FERData | None:
         new.mkdir(parents=True)
         np.save(new / "images.npy", np.concatenate([data.images, data.unlabelled]))
         meta["marks"] = [stamp, _mark(new / "images.npy")]
-        np.savez(new / "table.npz", meta=np.array(json.dumps(meta)), **columns)
+        np.savez(new / "table.npz", **columns, meta=np.array(json.dumps(meta)))  # ty: ignore[invalid-argument-type]
         if _open_cache(folder, stamp) is None:  # no other process was quicker
             shutil.rmtree(folder, ignore_errors=True)
             new.rename(folder)

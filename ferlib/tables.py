@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial as part_of
 from pathlib import PurePosixPath
@@ -42,6 +42,7 @@ _ROLES = {
 _PICTURE_NAME = re.compile(r"\S.*\.(jpe?g|png|webp|bmp|tiff?|gif|pgm)", re.IGNORECASE)
 _TO_BLANKS = bytes.maketrans(b"[](),;\t", b"       ")
 _DECIMAL = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
+_BLANK = 256 + ord(" ") - ord("0")  # a blank among digits, in 8 bits
 _LAST = b" 255"  # NumPy only warns where it stops early; then this number is not reached
 _NUMBER = re.compile(r"[-+]?\d+(\.0*)?", re.ASCII)
 _FERPLUS = [name.lower() for name in FERPLUS]
@@ -70,7 +71,7 @@ class Row:
     row: int | None
     label: str | None
     split: str
-    pixels: np.ndarray | None = None
+    pixels: Any = None
     name: str = ""
     box: tuple[float, ...] | None = None
     votes: list[float] | None = None
@@ -215,7 +216,7 @@ def _checked(table: Table) -> Table | None:
 # ---- csv ---------------------------------------------------------------------------------
 
 
-def lines_of(file: File) -> Iterator[bytes]:
+def lines_of(file: File) -> Generator[bytes, None, None]:
     """Yields the lines of a text that are not blank, in UTF-8; not remarks before the first.
 
     Raises:
@@ -603,27 +604,43 @@ def parse_pixels(text: bytes) -> np.ndarray:
         >>> parse_pixels(b"7 " * 2304)[0, :3]
         array([7, 7, 7], dtype=uint8)
     """
-    values = _numbers(text, np.int64)
+    values = _bytes_in(text)
     if values is None:  # unusual
         text = text.translate(_TO_BLANKS)
-        values = _numbers(text, np.int64)
-    if values is None:
-        values = _numbers(text, np.float64)
-    if values is None:
-        raise ValueError(_wrong_pixel(text))
-    whole = values.dtype == np.int64 or (values == np.rint(values)).all()
-    return (values.astype(np.uint8) if whole else values).reshape(SIDE, SIDE)
+        values = _numbers(text)
+        if (values == np.rint(values)).all():
+            values = values.astype(np.uint8)
+    return values.reshape(SIDE, SIDE)
 
 
-def _numbers(text: bytes, dtype: type) -> np.ndarray | None:
-    """Returns the 2,304 numbers from 0 to 255 of a text, None where it is anything else."""
+def _bytes_in(text: bytes) -> np.ndarray | None:
+    """Returns the 2,304 numbers from 0 to 255 in a text, None where it is anything but digits.
+
+    All numbers are made at once of their last three digits, in half the time of NumPy's parser.
+    """
+    digits = np.frombuffer(b"   " + text + b" ", np.uint8) - np.uint8(ord("0"))
+    end = np.flatnonzero(digits > 9)[3:]
+    if len(end) != _PIXELS or not (digits[end] == _BLANK).all():
+        return None
+    ones, tens, hundreds = digits[end - 1], digits[end - 2], digits[end - 3]
+    two = tens < 10
+    three = two & (hundreds < 10)
+    values = ones + 10 * (tens * two) + 100 * (hundreds * three).astype(np.uint16)
+    as_long = len(end) + np.count_nonzero(two) + np.count_nonzero(three) + len(end) - 1
+    if len(text) != as_long or ones.max() > 9 or values.max() > 255:
+        return None
+    return values.astype(np.uint8)
+
+
+def _numbers(text: bytes) -> np.ndarray:
+    """Returns the 2,304 numbers from 0 to 255 in a text, float64."""
     try:
-        values = np.fromstring(text + _LAST, dtype, sep=" ")
+        values = np.fromstring(text + _LAST, np.float64, sep=" ")
     except (ValueError, DeprecationWarning):
-        return None
-    if b"-" in text or b"+" in text or values.size != _PIXELS + 1:
-        return None
-    return values[:-1] if values.max() <= 255 else None
+        values = np.empty(0)
+    if b"-" in text or b"+" in text or values.size != _PIXELS + 1 or not values.max() <= 255:
+        raise ValueError(_wrong_pixel(text))
+    return values[:-1]
 
 
 def _wrong_pixel(text: bytes) -> str:
