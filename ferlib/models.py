@@ -105,6 +105,7 @@ def residual(
     blocks: int = 1,
     dropout: float = 0.3,
     squeeze: bool = True,
+    halve: bool = True,
     crop: int = 44,
 ) -> keras.Model:
     """Builds a small residual network with squeeze-and-excitation and global pooling.
@@ -119,6 +120,8 @@ def residual(
         blocks: Residual blocks in each stage.
         dropout: Share dropped before the classifier.
         squeeze: Whether blocks weigh their channels by squeeze-and-excitation.
+        halve: Whether the resolution is halved before the first stage; without, four times the
+            computing.
         crop: Side of the centre that is used, in pixels.
 
     Returns:
@@ -126,7 +129,8 @@ def residual(
     """
     images, x = _normalised(crop)
     x = _conv_norm(x, 32, activation="relu")
-    x = layers.MaxPooling2D()(x)
+    if halve:
+        x = layers.MaxPooling2D()(x)
     for stage, width in enumerate(widths):
         for block in range(blocks):
             halves = stage > 0 and block == 0

@@ -43,6 +43,8 @@ class Recipe:
             Hinton et al. 2015, arXiv:1503.02531; why the same picture: Beyer et al. 2021,
             arXiv:2106.05237).
         teacher_weight: Their share of the target.
+        teacher_flip: Whether teachers also answer the mirror image, and the mean of both counts:
+            a better teacher, at twice the time.
         class_weights: Whether rare labels weigh more.
         seed: Seed of weights, order, augmentation, mixup and dropout.
         precision: Keras's dtype policy in training, such as "mixed_bfloat16". What is saved
@@ -66,6 +68,7 @@ class Recipe:
     ferplus_weight: float = 0.0
     teachers: tuple[str, ...] = ()
     teacher_weight: float = 0.5
+    teacher_flip: bool = False
     class_weights: bool = False
     seed: int = 0
     precision: str = "float32"

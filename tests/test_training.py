@@ -192,15 +192,20 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_weights(tmp_path):
     assert_it_ends_like_whole(tmp_path)
 
 
-def test_a_student_learns_its_teachers_answers(trained, data, tmp_path):
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_student_learns_its_teachers_answers(trained, data, tmp_path, flip):
     teacher = str(trained / "model.keras")
     recipe = SMALL.replace(
         epochs=25, augmentation=None, label_smoothing=0, teachers=[teacher], teacher_weight=1.0
     )
+    recipe = recipe.replace(teacher_flip=flip)
     student = training.train(recipe, data, tmp_path / "student", verbose=False)
     images = data.of("train").images
-    taught, learned = (evaluation.probabilities(model, images) for model in (teacher, student))
-    assert np.abs(learned - taught).mean() < 0.05
+    learned, one = (evaluation.probabilities(model, images) for model in (student, teacher))
+    both = evaluation.probabilities(teacher, images, tta="flip")
+    wanted, other = (both, one) if flip else (one, both)
+    assert np.abs(learned - wanted).mean() < 0.05
+    assert np.square(learned - wanted).mean() < np.square(learned - other).mean()
     last = pd.read_csv(tmp_path / "student/history.csv").iloc[-1]
     report = evaluation.evaluate(student, data, split="val")
     assert last.val_accuracy == pytest.approx(report.metrics["accuracy"].value)
