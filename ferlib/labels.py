@@ -83,23 +83,6 @@ def is_emotion(name: str) -> bool:
     return canonical(name) in _SPELLINGS.values()
 
 
-def label_index(name: str | int) -> int:
-    """Gives the FER2013 label of an emotion's name in any spelling, or of the label itself.
-
-    Raises:
-        ValueError: If it is none of the seven emotions.
-
-    Example:
-        >>> label_index("Happiness"), label_index("3")
-        (3, 3)
-    """
-    emotion = numbering("fer2013").get(str(name), canonical(str(name)))
-    if emotion not in EMOTIONS:
-        known = ", ".join(f"{label} {emotion}" for label, emotion in enumerate(EMOTIONS))
-        raise ValueError(f"{name!r} is not an emotion of FER2013; known are {known}.")
-    return EMOTIONS.index(emotion)
-
-
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Orders classes: FER2013's in FER2013's order, then others by the alphabet."""
     names = set(names)

@@ -309,14 +309,14 @@ class Reader:
         return None
 
     def _empty_folders(self, root: str, rows: list[Row]) -> list[Fault]:
-        filled = {row.order[-1].rpartition("/")[0] for row in rows}
+        holding = {row.order[-1].rpartition("/")[0] for row in rows}
+        above = {str(parent) for name in holding for parent in PurePosixPath(name).parents}
         faults = []
-        for folder in self.tree.folders:
+        for folder in set(self.tree.folders) - holding - above:
             its_root, _, label = folders.place(folder)
-            empty = not any(f"{name}/".startswith(f"{folder}/") for name in filled)
-            if its_root == root and label and is_emotion(label) and empty:
+            if its_root == root and is_emotion(label or ""):
                 faults.append(Fault(folder, None, "an empty folder"))
-        return faults
+        return sorted(faults, key=lambda fault: fault.file)
 
 
 def _rows_of(part: _Part) -> list[Row | Fault]:
@@ -349,10 +349,6 @@ def _merged(left_out: list[LeftOut]) -> list[LeftOut]:
             group = [LeftOut(str(folder), pictures, f"{len(group)} files: {reason}")]
         merged += group
     return merged
-
-
-def _length(rows: Callable[[], Iterable]) -> int:
-    return sum(1 for _ in rows())
 
 
 def _is_data(part: _Part) -> bool:

@@ -22,7 +22,7 @@ from PIL import Image, ImageColor
 
 from ferlib import cleaning, detection, exports, labels, models, plots, prediction, runtimes, zoo
 from ferlib.__main__ import main
-from ferlib.labels import EMOTIONS, PALETTE, label_index
+from ferlib.labels import EMOTIONS, PALETTE
 
 PROBABILITIES = list(EMOTIONS)
 
@@ -975,7 +975,7 @@ def test_without_the_extra_an_export_names_it_and_keras_predicts(model, face, no
 
 def test_the_figure_of_a_prediction(face):
     probabilities = np.array([0.1, 0, 0.2, 0.5, 0.1, 0.1, 0])
-    ax = plots.prediction(face, probabilities, label=label_index("fear"), title="row 3")
+    ax = plots.prediction(face, probabilities, label=EMOTIONS.index("fear"), title="row 3")
     assert [bar.get_width() for bar in ax.patches] == probabilities.tolist()
     assert ax.get_title() == "row 3"
     bold = [text.get_text() for text in ax.get_yticklabels() if text.get_fontweight() == "bold"]
