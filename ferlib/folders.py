@@ -113,8 +113,8 @@ class Names:
     def __init__(self, pictures: Iterable[File]):
         self._named = defaultdict(list)
         for file in pictures:
-            self._named[_stem(file.name)].append(file)
-            self._named[_place(file.folder, file.name)].append(file)
+            for key in set(_keys("", file.name)):
+                self._named[key].append(file)
 
     def find(self, name: str, folder: str, split: str = "") -> list[File]:
         """Returns the pictures that fit a name best: one, unless none does or several as well.
@@ -125,7 +125,7 @@ class Names:
             split: The split of the picture, "" where it is not known.
         """
         name = name.replace("\\", "/")
-        found = self._named.get(_place(folder, name)) or self._named.get(_stem(name), [])
+        found = next((self._named[key] for key in _keys(folder, name) if key in self._named), [])
         if len(found) < 2:
             return found
 
@@ -211,10 +211,11 @@ def _stem(name: str) -> str:
     return stem.removesuffix("_aligned").lower()
 
 
-def _place(folder: str, name: str) -> str:
-    """Returns the path of a picture as a key, without its suffix; it begins with a slash."""
-    path = PurePosixPath("/", folder, name)
-    return f"{path.parent}/{_stem(name)}".lower()
+def _keys(folder: str, name: str) -> tuple[str, str, str]:
+    """Returns by what a picture is looked up: its path, its name with one folder, its name."""
+    stem = _stem(name)
+    *above, parent, _ = ["", *f"{folder}/{name}".lower().strip("/").split("/")]
+    return "/".join([*above, parent, stem]), f"{parent}/{stem}", stem
 
 
 def _folders(path: str) -> tuple[str, ...]:

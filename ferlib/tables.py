@@ -105,26 +105,19 @@ class Table:
     as_fer2013: bool = True
 
     @functools.cached_property
-    def is_ferplus(self) -> bool:
-        """Whether it has FER+'s ten columns of votes."""
-        return len(self.votes) == len(FERPLUS) and self._names(self.votes) == _FERPLUS
+    def votes(self) -> dict[str, int]:
+        """Where columns stand that are named by emotions."""
+        return {self.header[at].strip().lower(): at for at in self.roles.get("vote", [])}
 
     @functools.cached_property
-    def votes(self) -> list[int]:
-        """Where columns stand that are named by emotions, those of FER+ in FER+'s order."""
-        votes = self.roles.get("vote", [])
-        names = self._names(votes)
-        if sorted(names) == sorted(_FERPLUS):
-            votes = [votes[names.index(name)] for name in _FERPLUS]
-        return votes if len(votes) > 1 else []
-
-    def _names(self, columns: list[int]) -> list[str]:
-        return [self.header[at].strip().lower() for at in columns]
+    def is_ferplus(self) -> bool:
+        """Whether these are FER+'s ten columns."""
+        return set(self.votes) == set(_FERPLUS)
 
     @property
     def labelled(self) -> bool:
         """Whether it has labels, or votes that stand for them."""
-        return "label" in self.roles or bool(self.votes)
+        return "label" in self.roles or len(self.votes) > 1
 
     @property
     def numbering(self) -> str:
@@ -533,12 +526,10 @@ def _row(table: Table, cells: Any, number: int, split: str) -> Row:
         row.split = split_of(usage)
         if not row.split:
             raise ValueError(f"unknown Usage {usage!r}")
-    if table.votes and (table.is_ferplus or "label" not in roles):
-        votes = [float(cells[at]) for at in table.votes]
-        row.label = majority(
-            dict(zip((table.header[at] for at in table.votes), votes, strict=True))
-        )
-        row.votes = votes if table.is_ferplus else None
+    if table.is_ferplus or ("label" not in roles and len(table.votes) > 1):
+        votes = {name: float(cells[at]) for name, at in table.votes.items()}
+        row.votes = [votes[name] for name in _FERPLUS] if table.is_ferplus else None
+        row.label = majority(votes)
     if "label" in roles:
         label = text_of(cells[roles["label"][0]])
         unlabelled = not label and row.split in ("val", "test")
@@ -569,9 +560,8 @@ def _set_picture(row: Row, value: Any) -> None:
 
 def majority(votes: dict[str, float]) -> str:
     """Returns what most votes are for, "unknown" where two have as many."""
-    most = max(votes.values())
-    found = [name for name, n in votes.items() if n == most]
-    return found[0] if len(found) == 1 else "unknown"
+    most = [name for name, n in votes.items() if n == max(votes.values())]
+    return most[0] if len(most) == 1 else "unknown"
 
 
 @functools.lru_cache(1000)

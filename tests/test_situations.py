@@ -142,6 +142,12 @@ def windows_paths_of_another_machine(root):
 
 
 @situation(splits={""})
+def pictures_and_their_table_in_one_folder(root):
+    by_name(root, folder=".")
+    put(root / "labels.txt", "\n".join(f"{i:03}.png {NAMES[i]}" for i in range(N)))
+
+
+@situation(splits={""})
 def names_without_suffix_and_in_capitals(root):
     by_name(root, lambda i: f"Face_{i:03}.PNG")
     rows = [f"FACE_{i:03};{NAMES[i].upper()}" for i in range(N)]
