@@ -91,7 +91,10 @@ def by_folder(pictures: Iterable[File]) -> dict[str, list[Pair]]:
     for pairs in roots.values():
         others = [(file, row) for file, row in pairs if not is_emotion(row.label or "")]
         named = [label_in(file.base) for file, _ in others]
-        if 2 * sum(map(bool, named)) > len(named):  # their folders are people, or one for all
+        in_one = len({row.label for _, row in others}) == 1
+        fit = [in_one or file.base.startswith(row.label or "") for file, row in others]
+        most = len(others) / 2
+        if sum(map(bool, named)) > most and sum(fit) > most:  # folders are people, or one for all
             for (_, row), label in zip(others, named, strict=True):
                 row.label = label or None
     return roots

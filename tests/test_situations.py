@@ -254,6 +254,15 @@ def kdef_in_folders_of_people(root):
     for i in range(N):
         who = f"AF{i // 7 + 1:02}"
         put(root / "KDEF" / who / f"{who}{codes[NAMES[i]]}{('S', 'HL')[i % 2]}.JPG", png(i))
+    put(root / "KDEF" / "AF01" / "cover.png", png(0))
+    return {"left": 1}
+
+
+def test_own_folders_go_before_the_names_of_files(tmp_path):
+    for i in range(N):
+        mood = "positive" if NAMES[i] in ("happy", "surprise") else "other"
+        put(tmp_path / mood / f"AF{i:02}ANS.JPG", png(i))
+    assert sources.load(tmp_path, cache=False).classes == ("other", "positive")
 
 
 @situation(splits={""})
