@@ -38,21 +38,25 @@ _YOLO = re.compile(r"(\d+) ([\d.]+) ([\d.]+) ([\d.]+) ([\d.]+)")
 def place(folder: str) -> tuple[str, str, str | None]:
     """Tells what a folder of pictures is by its path.
 
+    The label is the last folder that is named by an emotion, else the last of all.
+
     Returns:
         The folder that its split lies in; the split, "" for none; the name of the label, None
         for a split's pictures without labels.
 
     Example:
-        >>> place("images/train/happy"), place("images/test")
+        >>> place("images/train/happy/clip 7"), place("images/test")
         (('images', 'train', 'happy'), ('images', 'test', None))
     """
-    *parts, label = folder.split("/")
-    if split_of_folder(label):
-        parts, label = [*parts, label], None
-    at = [i for i, part in enumerate(parts) if split_of_folder(part)]
-    if not at:
-        return "/".join(parts), "", label
-    return "/".join(parts[: at[0]]), split_of_folder(parts[at[-1]]), label
+    parts = folder.split("/")
+    emotions = [i for i, part in enumerate(parts) if is_emotion(part)]
+    root = emotions[-1] if emotions else len(parts) - 1
+    label: str | None = parts[root]
+    if split_of_folder(parts[root]):
+        label = None
+    splits = [i for i, part in enumerate(parts) if split_of_folder(part)]
+    split = split_of_folder(parts[splits[-1]]) if splits else ""
+    return "/".join(parts[: min([root, *splits])]), split, label
 
 
 def label_in(name: str) -> str:

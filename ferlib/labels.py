@@ -55,7 +55,7 @@ _SPELLINGS = {
     "anger": "angry", "disgusted": "disgust", "afraid": "fear", "fearful": "fear",
     "scared": "fear", "happiness": "happy", "joy": "happy", "sadness": "sad",
     "surprised": "surprise", "suprise": "surprise", "calm": "neutral",
-    "digust": "disgust", "suprised": "surprise", "netural": "neutral", "natural": "neutral",
+    "digust": "disgust", "suprised": "surprise", "netural": "neutral",
     "contemptuous": "contempt", "contempt": "contempt", **{name: name for name in EMOTIONS},
 }  # fmt: skip
 
@@ -64,18 +64,18 @@ def canonical(name: str) -> str:
     """Gives an emotion its usual name, and any other label in lower case.
 
     Args:
-        name: A label in any spelling and case, also with a number before it.
+        name: A label in any spelling and case, also with a number before it, or "faces" after it.
 
     Returns:
         One of `EMOTIONS`, "contempt", or the label in lower case without blanks around it.
 
     Example:
-        >>> canonical("Happiness"), canonical("3_happy"), canonical(" Bored ")
+        >>> canonical("Happiness"), canonical("3_happy_faces"), canonical(" Bored ")
         ('happy', 'happy', 'bored')
     """
     name = name.strip().lower()
-    without_number = re.sub(r"^\d+[\W_]+", "", name)
-    return _SPELLINGS.get(without_number, name)
+    alone = re.sub(r"^\d+[\W_]+|[\W_]+(faces?|images?|photos?|people)$", "", name)
+    return _SPELLINGS.get(alone, name)
 
 
 def is_emotion(name: str) -> bool:

@@ -122,7 +122,8 @@ class Reader:
             if not (part.home == best or part.problem or part.labelled):
                 loose.append(part)
             elif part.home != best:
-                reason = f"{chosen[0].name} has as many or more; name this one to read it"
+                name = chosen[0].name or self.path.name
+                reason = f"{name} has as many or more; name this one to read it"
                 tree.left_out.append(LeftOut(part.name, part.count(), part.problem or reason))
         data = self._gather(chosen, loose)
         data.left_out = _merged(tree.left_out)

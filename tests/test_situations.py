@@ -298,6 +298,18 @@ def folders_spelled_otherwise(root):
         put(root / words[SPLIT[i]] / f"{LABELS[i]}_{NAMES[i].title()}" / f"{i}.png", png(i))
 
 
+@situation()
+def a_folder_for_each_clip_in_those_of_the_labels(root):
+    for i in range(N):
+        put(root / SPLIT[i] / f"{NAMES[i]}_faces" / f"clip {i % 3}" / f"{i}.png", png(i))
+
+
+@situation()
+def splits_in_the_folders_of_labels(root):
+    for i in range(N):
+        put(root / "fer" / NAMES[i] / SPLIT[i] / f"{i}.png", png(i))
+
+
 def zipped(members: dict[str, bytes]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
