@@ -147,7 +147,7 @@ def lay_out(run: Path, source: Path) -> None:
     import nbformat
 
     shutil.rmtree(source, ignore_errors=True)
-    ignored = shutil.ignore_patterns("*.md", "__pycache__", "book.py")
+    ignored = shutil.ignore_patterns("*.md", "*.py", "__pycache__")
     shutil.copytree(ROOT / "docs", source, ignore=ignored)
     known, changed = pages(), _changed(run)
     for path, place in known.items():
@@ -357,6 +357,7 @@ def main() -> int:
     lay_out(run, out / "source")
     shutil.rmtree(out / "html", ignore_errors=True)
     sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    sphinx += ["-c", str(ROOT / "docs")]
     paths = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     told = subprocess.run([*sphinx, str(out / "source"), str(out / "html")], env=paths)
     if told.returncode:

@@ -7,8 +7,7 @@ from latex2mathml.converter import convert
 
 import ferlib
 
-# Laid out, this file lies in build/book/source; beside the pages, in docs/.
-ROOT = next(path for path in Path(__file__).parents if (path / "pyproject.toml").exists())
+ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 

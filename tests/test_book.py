@@ -58,7 +58,15 @@ class TestLayOut:
         book.lay_out(run, tmp_path / "source")
         for path, place in book.pages().items():
             assert (tmp_path / "source" / place).is_file(), path
-        assert (tmp_path / "source/conf.py").is_file()
+        assert (tmp_path / "source/figures/scene.jpg").is_file()
+
+    def test_every_page_of_the_guide_is_in_a_table_of_contents(self):
+        named = set()
+        for path in ROOT.glob("docs/*.md"):
+            text = path.read_text(encoding="utf-8")
+            named |= set(re.findall(r"^(?:.*<)?([\w/]+)>?$", text, re.MULTILINE))
+        places = [place for place in book.pages().values() if place.endswith(".md")]
+        assert {place.removesuffix(".md") for place in places} - named == {"index"}
 
     def test_dresses_a_notebook(self, run, tmp_path):
         book.lay_out(run, tmp_path / "source")
