@@ -40,7 +40,7 @@ def test_every_dependency_has_a_pin_that_fits():
 
 def test_imports_of_the_package_are_dependencies():
     distributions = {"cv2": "opencv-python-headless", "PIL": "pillow", "sklearn": "scikit-learn"}
-    distributions["yaml"] = "pyyaml"
+    distributions |= {"yaml": "pyyaml", "grpc": "grpcio"}
     known = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     known |= {canonicalize_name(Requirement(line).name) for x in EXTRAS.values() for line in x}
     known |= {"ipython", "jax", "torch", "ferlib"}  # ipykernel brings IPython; other backends

@@ -99,7 +99,7 @@ def test_the_page_answers_as_ferlib_does(page, tmp_path, kind):
     path = tmp_path / "face.png"
     picture(kind, drawn.draw(70).images[3].reshape(48, 48)).save(path)
     (row,) = prediction.predict(path, model="tiny", detect=False).rows
-    np.testing.assert_allclose(ask(page, path), row[6:-1], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(ask(page, path), row[-8:-1], rtol=0, atol=1e-4)
     assert row[-1] in page.inner_text("#status")
 
 
@@ -120,7 +120,7 @@ def test_a_square_is_drawn_around_a_face(page, tmp_path):
     page.wait_for_function(ANSWERED, arg=before + 1)
     given = {"model": "tiny", "boxes": tmp_path / "boxes.csv"}
     (row,) = prediction.predict(tmp_path / "scene.png", **given).rows
-    np.testing.assert_allclose(page.evaluate(PROBABILITIES), row[6:-1], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(page.evaluate(PROBABILITIES), row[-8:-1], rtol=0, atol=1e-4)
     if os.environ.get("FERLIB_SCREENSHOTS"):
         page.screenshot(path=Path(os.environ["FERLIB_SCREENSHOTS"], "page.png"))
 
