@@ -123,7 +123,7 @@ def about(path: Path) -> tuple[int, float]:
     try:
         if _is_animation(_head(path)):
             with Image.open(path, formats=_ANIMATED) as image:
-                return image.n_frames, 1000 / (image.info.get("duration") or 100)
+                return getattr(image, "n_frames", 1), 1000 / (image.info.get("duration") or 100)
         video = _open(path)
         return max(0, int(video.get(COUNT))), max(0.0, video.get(RATE))
     except Exception:  # what is damaged says nothing
@@ -181,7 +181,7 @@ def _animated(path):
     seconds = 0.0
     with Image.open(path, formats=_ANIMATED) as image:
         _check_size(path, *image.size)
-        for number in range(image.n_frames):
+        for number in range(getattr(image, "n_frames", 1)):
             try:
                 image.seek(number)
                 picture = np.asarray(pictures.open_picture(image).convert("RGB"))
@@ -212,7 +212,7 @@ class Person:
     """
 
     number: int
-    box: tuple[int, int, int, int]
+    box: tuple[int, ...]
     score: float
     probabilities: np.ndarray
 
@@ -281,7 +281,8 @@ class Follower:
     ):
         self.classify, self.detect = classify, detect
         self.tracks: list[_Track] = []
-        self.persons, self.due, self.before = 0, 0.0, None
+        self.persons, self.due = 0, 0.0
+        self.before: np.ndarray | None = None
 
     def see(self, picture: np.ndarray, seconds: float) -> list[Person]:
         """Looks at the next frame.
@@ -310,28 +311,37 @@ class Follower:
             for track, answer in zip(shown, answers, strict=True)
         ]
 
-    def remember(self, picture: np.ndarray) -> None:
-        """Takes a frame as the one before the next, without looking for persons in it."""
+    def remember(self, picture: np.ndarray) -> np.ndarray:
+        """Takes a frame as the one before the next, without looking for persons in it.
+
+        Args:
+            picture: uint8 [H, W, 3] (RGB).
+
+        Returns:
+            What is kept of it: grey, with a longer side of at most `SEARCHED` pixels.
+        """
         import cv2
 
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         self.scale = max(1.0, max(grey.shape) / SEARCHED)
         size = [max(1, round(side / self.scale)) for side in grey.shape[::-1]]
         self.before = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        return self.before
 
     def _move(self, picture) -> bool:
         """Moves the boxes of those who are shown; returns whether any of them was lost."""
         import cv2
 
         before, shown = self.before, [track for track in self.tracks if track.shown]
-        self.remember(picture)
-        if before is None or before.shape != self.before.shape or not shown:
+        now = self.remember(picture)
+        if before is None or before.shape != now.shape or not shown:
             return False
         grid = np.stack(np.meshgrid(*[np.linspace(0.2, 0.8, 8)] * 2), axis=-1).reshape(-1, 2)
         boxes = np.array([track.box for track in shown]) / self.scale
         old = (boxes[:, None, :2] + grid * boxes[:, None, 2:]).astype("float32")
+        start = old.reshape(-1, 1, 2)
         new, found, _ = cv2.calcOpticalFlowPyrLK(
-            before, self.before, old.reshape(-1, 1, 2), None, winSize=(15, 15), maxLevel=3
+            before, now, start, np.empty_like(start), winSize=(15, 15), maxLevel=3
         )
         new, found = new.reshape(old.shape), found.reshape(old.shape[:2]) == 1
         for track, *points in zip(shown, old, new, found, strict=True):
@@ -547,7 +557,7 @@ def annotated(frame: Frame, classes: tuple[str, ...]) -> Image.Image:
         counted there.
     """
     colours = labels.colours(classes)
-    image = Image.fromarray(frame.picture)
+    image = Image.fromarray(np.asarray(frame.picture))
     for person in frame.persons:
         best = classes[person.probabilities.argmax()]
         text = f" {person.number} {best} {person.probabilities.max():.0%} "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,7 +23,7 @@ BOX = ("left", "top", "width", "height")
 
 
 @lru_cache(maxsize=1)
-def detector():
+def detector() -> Any:
     """Loads MTCNN once; its networks run as TensorFlow graphs, which is twice as fast.
 
     Raises:

@@ -20,7 +20,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ferlib import files
 
@@ -42,13 +43,21 @@ LOCAL = "worker"
 
 KEPT = "Finished trials are kept; the same command goes on."
 
-_OF_ITS_OWN = {"start_new_session": True}
+_OF_ITS_OWN: dict[str, Any] = {"start_new_session": True}
 """How a process is started so that Ctrl-C is for the supervisor alone."""
 if sys.platform == "win32":
     _OF_ITS_OWN = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
 
-def run(command, out, *, workers: int, address: str = "", join: str = "", name: str = "") -> None:
+def run(
+    command: Sequence,
+    out: str | pathlib.Path,
+    *,
+    workers: int,
+    address: str = "",
+    join: str = "",
+    name: str = "",
+) -> None:
     """Runs a search in several processes, until it ends.
 
     A worker that dies is started again under its own id, so that the chief gives it the same trial.
@@ -156,13 +165,13 @@ def run(command, out, *, workers: int, address: str = "", join: str = "", name: 
             _check_chief(chief)
 
 
-def has_joined(out, tuner: str) -> bool:
+def has_joined(out: str | pathlib.Path, tuner: str) -> bool:
     """Says whether a tuner's machine joined a search and has not been given up."""
     machine = tuner.rpartition("-")[0]
     return bool(machine) and (pathlib.Path(out) / "workers" / machine / "alive").exists()
 
 
-def lost(out) -> Iterator[tuple[str, int]]:
+def lost(out: str | pathlib.Path) -> Iterator[tuple[str, int]]:
     """Yields machines that joined a search as soon as they have fewer workers; never ends.
 
     Args:

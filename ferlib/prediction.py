@@ -187,7 +187,7 @@ class Predictions(Tally):
         colours = labels.colours(self.classes)
         first = 1 + len(MOVING)
         for row in (row for row in self.rows if row[0] == file):
-            box = [value * zoom for value in row[first : first + 4]]
+            box = tuple(value * zoom for value in row[first : first + 4])
             emotion, probability = row[-1], max(row[first + 5 : -1])
             detection.mark(image, box, f" {emotion} {probability:.0%} ", colours[emotion])
         return image
@@ -885,7 +885,7 @@ def _whole_rows(out: Path, old: Any, width: int, model: str) -> tuple[int, dict]
         is_torn = file.read() != b"\n"
     if last[-1].startswith(_END) and not is_torn:
         return total, {}
-    state = {"file": None}
+    state: dict[str, Any] = {"file": None}
     with contextlib.suppress(OSError, ValueError):
         state = json.loads(_state_of(out).read_text(encoding="utf-8"))
     if state["file"] == last[0] and state["rows"] <= total - begin - is_torn:
