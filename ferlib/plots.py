@@ -464,6 +464,69 @@ def prediction(
     return ax
 
 
+def emotions_over_time(
+    table: pd.DataFrame,
+    *,
+    classes: Sequence[str] = EMOTIONS,
+    window: float = 0.4,
+    most: int = 6,
+    title: str = "",
+) -> np.ndarray:
+    """Draws the probabilities of each person in a clip against time. Figure-level.
+
+    A line is the mean over the window around a frame; its band holds the middle 80 % of the
+    single frames in the window. Where a person is away, the lines are broken.
+
+    Args:
+        table: One row a person and frame, as `prediction.predict_to_csv` writes: person, seconds,
+            and a probability for each class.
+        classes: Names of the classes.
+        window: Width of the window in seconds.
+        most: Most persons that are drawn: those with the most frames.
+        title: Title of the figure.
+
+    Returns:
+        The array of Axes, one a person; the only one says so where nobody was seen.
+
+    Example:
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from ferlib import plots
+        >>> table = pd.DataFrame(np.full((50, 7), 1 / 7), columns=list(plots.EMOTIONS))
+        >>> axes = plots.emotions_over_time(table.assign(person=1, seconds=np.arange(50) / 25))
+    """
+    persons = sorted(table["person"].value_counts().index[:most])
+    rows = max(1, len(persons))
+    figure, axes = plt.subplots(
+        rows, 1, figsize=(9, 0.8 + 1.8 * rows), sharex=True, squeeze=False, layout="constrained"
+    )
+    figure.suptitle(title)
+    axes = axes[:, 0]
+    if not persons:
+        _say(axes[0], "nobody was seen here")
+        return axes
+    for ax, person in zip(axes, persons, strict=True):
+        seen = table[table["person"] == person].sort_values("seconds")
+        times = seen["seconds"].to_numpy()
+        around = (
+            seen[list(classes)]
+            .set_axis(pd.to_timedelta(times, unit="s"))
+            .rolling(pd.Timedelta(seconds=window), center=True)
+        )
+        mean, low, high = around.mean(), around.quantile(0.1), around.quantile(0.9)
+        steps = np.diff(times, prepend=times[0])
+        mean[steps > max(window, 2 * np.median(steps))] = np.nan  # breaks the line
+        for name, colour in colours(classes).items():
+            ax.plot(times, mean[name], color=colour, label=name)
+            known = mean[name].notna()
+            ax.fill_between(times, low[name], high[name], known, color=colour, alpha=0.2, lw=0)
+        ax.set(ylabel=f"person {person}", ylim=(0, 1))
+        ax.grid(alpha=0.3)
+    axes[-1].set(xlabel="seconds")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    return axes
+
+
 # ---- tuning and transfer learning --------------------------------------------------------
 
 

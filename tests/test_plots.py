@@ -213,3 +213,37 @@ def test_classes_of_any_number_and_name(own):
     figure.canvas.draw()
     for label in ax.get_yticklabels():
         assert label.get_window_extent().x0 >= 0
+
+
+def clip_table(rate=25):
+    """A clip of four seconds: two persons, happy and then sad; the second is away for one."""
+    times = np.arange(4 * rate) / rate
+    rows = pd.DataFrame(0.02, index=range(len(times)), columns=list(EMOTIONS))
+    rows["happy"] = np.where(times < 2, 0.8, 0.1) + np.where(np.arange(len(times)) % 2, 0.05, -0.05)
+    rows["sad"] = 0.9 - rows["happy"]
+    one, two = (rows.assign(person=person, seconds=times) for person in (1, 2))
+    return pd.concat([one, two[(times < 1) | (times >= 2)]])
+
+
+def test_emotions_over_time_are_means_with_bands():
+    axes = plots.emotions_over_time(clip_table(), title="a clip")
+    assert [ax.get_ylabel() for ax in axes] == ["person 1", "person 2"]
+    assert axes[0].figure.legends and len(axes[0].figure.legends[0].get_texts()) == 7
+    happy = dict(zip(EMOTIONS, axes[0].get_lines(), strict=True))["happy"]
+    assert happy.get_color() == PALETTE["happy"]
+    values = pd.Series(happy.get_ydata(), happy.get_xdata())
+    assert values[1.0] == pytest.approx(0.8, abs=0.01)  # the mean of 0.75 and 0.85
+    band = axes[0].collections[EMOTIONS.index("happy")].get_paths()[0].vertices
+    at = band[np.isclose(band[:, 0], 1.0), 1]
+    assert at.min() == pytest.approx(0.75) and at.max() == pytest.approx(0.85)
+    gaps = [np.isnan(ax.get_lines()[0].get_ydata()).sum() for ax in axes]
+    assert gaps == [0, 1]  # the line is broken where the second person is away
+
+
+def test_emotions_over_time_of_few_frames_of_many_and_of_nobody():
+    axes = plots.emotions_over_time(clip_table(rate=1))
+    assert not np.isnan(axes[0].get_lines()[0].get_ydata()).any()  # a second is no gap here
+    crowd = pd.concat([clip_table(rate=2).assign(person=n) for n in range(1, 10)])
+    assert len(plots.emotions_over_time(crowd, most=4)) == 4
+    (ax,) = plots.emotions_over_time(clip_table()[:0])
+    assert "nobody" in texts(ax)[0]
