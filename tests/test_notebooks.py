@@ -108,6 +108,12 @@ class TestForm:
         assert 5 <= text.count("<details><summary>") <= 8
         assert text.count("<details><summary>") == text.count("</details>")
 
+    def test_prose_states_no_finding_that_no_cell_computed(self, name):
+        text = "\n".join(c.source for c in read(name).cells if c.cell_type == "markdown")
+        text = re.sub(r"`[^`]*`|\]\([^)]*\)", "", text.partition("## Questions")[0])
+        found = re.findall(r"\d[\d.]* ?%|\d+\.\d+|\d+,\d{3}", text)
+        assert set(found) <= {"95 %", "80 %"}  # intervals, and what calibration means
+
     def test_its_exercises_are_those_of_its_solutions(self, name):
         asked = checks(read(name))
         assert 2 <= len(asked) <= 3
