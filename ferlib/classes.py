@@ -76,7 +76,8 @@ class Meaning:
                 found.add(meaning)
                 good.append(row)
         official = self.by_folder and any(not row.order[0] for row in rows)
-        if (official or self.numbering == "fer2013") and not self.renamed:
+        by_number = self.numbering == "fer2013" and any(map(_is_number, counts))
+        if (official or by_number) and not self.renamed:
             found.update(labels.EMOTIONS)
         self.classes = labels.in_order(found)
         return good, faults

@@ -11,12 +11,15 @@ import numpy as np
 
 from ferlib.archives import File, TooLarge
 from ferlib.faces import Fault, split_in, split_of, split_of_folder
-from ferlib.labels import is_emotion
+from ferlib.labels import canonical, is_emotion
 from ferlib.pictures import read_face
 from ferlib.tables import Row, Table, rows_of
 
 MOST_CLASSES = 64
 """More folders than this beside each other are no labels but, say, the people in a study."""
+
+NAMES_OF_NUMBERS = ("data.yaml", "classes.txt")
+"""Files in which data sets in YOLO's form say what their numbers mean."""
 
 Pair = tuple[File, Row]
 """A picture, and the row that says what is in it."""
@@ -29,8 +32,8 @@ _CODES = {
 _FILE_NAMES = (
     re.compile(r"[A-Z]{2}[.-](an|di|fe|ha|sa|su|ne)\d[.]\d+[.]", re.IGNORECASE),  # JAFFE
     re.compile(r"[AB][FM]\d\d(an|di|af|ha|sa|su|ne)(s|hl|hr|fl|fr)[.]", re.IGNORECASE),  # KDEF
-    re.compile(r"Rafd\d+_\d+_.+_([a-z]+)_(?:left|frontal|right)[.]", re.IGNORECASE),  # RaFD
 )
+_LONGEST_LIST = 2**16
 _YOLO = re.compile(r"(\d+) ([\d.]+) ([\d.]+) ([\d.]+) ([\d.]+)")
 
 
@@ -60,16 +63,20 @@ def place(folder: str) -> tuple[str, str, str | None]:
 
 
 def label_in(name: str) -> str:
-    """Returns the label that a picture's name holds as JAFFE, KDEF and RaFD have it, else "".
+    """Returns the label that a picture's name holds: as a word, or as JAFFE and KDEF have it.
 
     Example:
-        >>> label_in("KA.AN1.39.tiff"), label_in("AF01HAS.JPG"), label_in("happy.png")
-        ('angry', 'happy', '')
+        >>> label_in("KA.AN1.39.tiff"), label_in("AF01HAS.JPG"), label_in("me_sad_2.png")
+        ('angry', 'happy', 'sad')
+        >>> label_in("sad_or_happy.png")
+        ''
     """
     for form in _FILE_NAMES:
         if found := form.match(name):
-            return _CODES.get(found[1].lower(), found[1])
-    return ""
+            return _CODES[found[1].lower()]
+    words = {canonical(word) for word in re.split(r"[\W\d_]+", name)}
+    emotions = [word for word in words if is_emotion(word)]
+    return emotions[0] if len(emotions) == 1 else ""
 
 
 def by_folder(pictures: Iterable[File]) -> dict[str, list[Pair]]:
@@ -209,6 +216,27 @@ def _told(file: File, ending: str) -> list[tuple[str, tuple[float, ...] | None]]
 def _yolo(line: re.Match) -> tuple[str, tuple[float, ...]]:
     x, y, width, height = map(float, line.groups()[1:])
     return line[1], (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def names_of_numbers(files: Iterable[File]) -> dict[str, str] | None:
+    """Returns what the numbers in YOLO's labels mean, where a data.yaml or classes.txt says it."""
+    for file in files:
+        if file.base in NAMES_OF_NUMBERS:
+            with file.open() as stream:
+                text = stream.read(_LONGEST_LIST).decode("utf-8", "replace")
+            names = _names_in_yaml(text) if file.base == "data.yaml" else text.split("\n")
+            pairs = names.items() if isinstance(names, dict) else enumerate(names)
+            return {str(number): str(name).strip() for number, name in pairs if name}
+    return None
+
+
+def _names_in_yaml(text: str) -> dict | list:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)["names"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return []
 
 
 def _stem(name: str) -> str:

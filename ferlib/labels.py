@@ -64,7 +64,8 @@ def canonical(name: str) -> str:
     """Gives an emotion its usual name, and any other label in lower case.
 
     Args:
-        name: A label in any spelling and case, also with a number before it, or "faces" after it.
+        name: A label in any spelling and case, also with a number before it, "faces" after it,
+            or anything in brackets, such as how many there are.
 
     Returns:
         One of `EMOTIONS`, "contempt", or the label in lower case without blanks around it.
@@ -74,7 +75,7 @@ def canonical(name: str) -> str:
         ('happy', 'happy', 'bored')
     """
     name = name.strip().lower()
-    alone = re.sub(r"^\d+[\W_]+|[\W_]+(faces?|images?|photos?|people)$", "", name)
+    alone = re.sub(r"^\d+[\W_]+|[\W_]+(faces?|images?|photos?|people)$|\s*\([^()]*\)$", "", name)
     return _SPELLINGS.get(alone, name)
 
 

@@ -133,6 +133,7 @@ class Reader:
         """Raises the error for a source without data, which says what lies there."""
         seen = [str(fault) for fault in self.tree.faults]
         seen += [part.problem for part in self.parts if part.problem]
+        seen += [f"{part.name}: no labels" for part in self.parts if not part.labelled]
         seen += [f"{left.file}: {left.reason}" for left in self.tree.left_out]
         kind: type[Exception] = Unreadable
         if is_empty(self.tree) and self.path.is_dir():
@@ -154,6 +155,8 @@ class Reader:
         beside = self._list_beside(names, [*arrays, *texts])
         taken = {picture for _, picture in beside}
         used = {file for file, _ in beside}
+        if beside:
+            used |= {file.name for file in texts if file.base in folders.NAMES_OF_NUMBERS}
         sets = list(tables.array_sets(file for file in arrays if file.name not in used))
         for found in sets:
             used |= {file.name for file in found.values()}
@@ -253,7 +256,10 @@ class Reader:
             _refuse_half(chosen, items, where)
         rows, bad = _apart(items)
         by_folder = first.home[0] == "folders"
-        meaning = Meaning(self.labels, numbering=first.numbering, where=where, by_folder=by_folder)
+        wanted = self.labels
+        if wanted is None and first.home == ("beside", ""):
+            wanted = folders.names_of_numbers(self.tree.files)
+        meaning = Meaning(wanted, numbering=first.numbering, where=where, by_folder=by_folder)
         good, more_bad = meaning.apply([row for row in rows if row.label is not None])
         good.sort(key=lambda row: row.order)
         bad += more_bad

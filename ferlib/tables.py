@@ -312,7 +312,7 @@ def _csv_records(file: File, separator: str, quoted: bool) -> Iterator[list[byte
 
 
 def _json_table(file: File) -> Table | None:
-    """Reads a list of objects, an object on each line, or one object of name: label."""
+    """Reads a list of objects, an object on each line, one of name: label, or pandas's columns."""
     if file.head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] not in (b"{", b"["):
         return None
     try:
@@ -337,6 +337,12 @@ def _json_objects(text: str) -> list[dict[str, Any]]:
         found = [json.loads(line) for line in text.splitlines() if line.strip()]
     if isinstance(found, dict) and not any(isinstance(x, list | dict) for x in found.values()):
         found = [{"name": name, "label": label} for name, label in found.items()]
+    elif isinstance(found, dict):
+        import pandas as pd
+
+        split = {"data", "columns"} <= found.keys()  # as `to_json(orient="split")` writes it
+        frame = pd.DataFrame(found["data"], columns=found["columns"]) if split else None
+        found = (pd.DataFrame(found) if frame is None else frame).to_dict("records")
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError("no list of objects")
     return found
@@ -566,7 +572,7 @@ def majority(votes: dict[str, float]) -> str:
 
 @functools.lru_cache(1000)
 def text_of(cell: Any) -> str:
-    """Returns a cell as text; a label such as 3.0 is 3."""
+    """Returns a cell as text; a label such as 3.0, or 3,0, is 3."""
     if cell is None:
         return ""
     text = str(cell)
@@ -575,7 +581,7 @@ def text_of(cell: Any) -> str:
             text = cell.decode()
         except UnicodeDecodeError:
             text = cell.decode("latin-1")
-    return re.sub(r"^(\d+)\.0*$", r"\1", text)
+    return re.sub(r"^(\d+)[.,]0*$", r"\1", text)
 
 
 def parse_pixels(text: bytes) -> np.ndarray:

@@ -123,6 +123,29 @@ def json_list_with_lists_of_pixels(root):
     put(root / "fer.json", json.dumps(rows))
 
 
+def frame():
+    import pandas as pd
+
+    usage = [USAGE[split] for split in SPLIT]
+    return pd.DataFrame({"emotion": LABELS, "pixels": list(map(pixels, range(N))), "Usage": usage})
+
+
+@situation()
+def json_of_pandas_by_column(root):
+    put(root / "fer.json", frame().to_json())
+
+
+@situation()
+def json_of_pandas_in_three_parts(root):
+    put(root / "fer.json", frame().to_json(orient="split"))
+
+
+@situation()
+def numbers_with_a_decimal_comma(root):
+    rows = [f"{LABELS[i]},0;{pixels(i)};{USAGE[SPLIT[i]]}\n" for i in range(N)]
+    put(root / "fer.csv", HEAD.replace(",", ";") + "".join(rows))
+
+
 # ---- tables of names ---------------------------------------------------------------------
 
 
@@ -241,6 +264,24 @@ def yolo_labels(root):
         put(root / SPLIT[i] / "labels" / f"{i}.txt", f"{LABELS[i]} 0.5 0.5 1 1\n")
 
 
+@situation()
+def yolo_labels_and_their_names(root):
+    put(root / "data.yaml", f"train: ../train/images\nnc: 7\nnames: {list(EMOTIONS)}\n")
+    yolo_labels(root)
+
+
+@situation()
+def yolo_labels_and_a_list_of_classes(root):
+    put(root / "classes.txt", "\r\n".join(EMOTIONS) + "\r\n")
+    yolo_labels(root)
+
+
+@situation(splits={""})
+def a_word_in_the_names_of_files(root):
+    words = ("Anger", "disgusted", "fear", "Happy", "SAD", "surprise", "neutral")
+    by_name(root, lambda i: f"person{i % 5}_{words[LABELS[i]]}-{i}.png")
+
+
 @situation(splits={""})
 def jaffe(root):
     codes = dict(zip(EMOTIONS, ("AN", "DI", "FE", "HA", "SA", "SU", "NE"), strict=True))
@@ -296,6 +337,12 @@ def folders_spelled_otherwise(root):
     words = {"train": "train_images", "val": "ValidationSet", "test": "fer2013_test"}
     for i in range(N):
         put(root / words[SPLIT[i]] / f"{LABELS[i]}_{NAMES[i].title()}" / f"{i}.png", png(i))
+
+
+@situation()
+def folders_with_their_number_of_pictures(root):
+    for i in range(N):
+        put(root / SPLIT[i] / f"{NAMES[i].title()} (958 images)" / f"{i}.png", png(i))
 
 
 @situation()
@@ -440,6 +487,19 @@ def test_situation(tmp_path, make, wanted):
 def test_what_is_there_is_named(tmp_path, name, content, said):
     put(tmp_path / name, content)
     with pytest.raises(ValueError, match=f"(?s){said}"):
+        sources.load(tmp_path, cache=False)
+
+
+@pytest.mark.parametrize("names", [("bored", "focused"), ("happy", "sad", "neutral")])
+def test_names_in_the_columns_of_fer2013_are_all_classes_there_are(tmp_path, names):
+    rows = [f"{names[i % len(names)]},{pixels(i)}\n" for i in range(N)]
+    put(tmp_path / "mine.csv", "emotion,pixels\n" + "".join(rows))
+    assert sources.load(tmp_path, cache=False).classes == names
+
+
+def test_pictures_without_labels_are_named(tmp_path):
+    put(tmp_path / "test.csv", "pixels\n" + "".join(f"{pixels(i)}\n" for i in range(9)))
+    with pytest.raises(ValueError, match="test.csv: no labels"):
         sources.load(tmp_path, cache=False)
 
 
