@@ -26,14 +26,15 @@ SEARCHED = 640
 """Faces are searched for in a copy of a frame whose longer side is at most this (pixels)."""
 SEARCH = 0.2
 """Faces are searched for this often (seconds), and where one is lost."""
-HOLD = 0.5
-"""A face that is not found again is followed for this long (seconds)."""
 GAP = 2.0
-"""A person who comes back to nearly the same place within this time (seconds) is the same."""
+"""A face that is not found again is followed for this long (seconds), while it looks alike; who
+comes back to nearly the same place within this time is the same person."""
+ALIKE = 0.5
+"""Least correlation of a face with how it looked when it was found last."""
 OVERLAP = 0.3
 """Boxes of one person overlap by at least this share of their union."""
 WINDOW = 0.4
-"""Probabilities are means over this time (seconds), half of it before and half after a frame."""
+"""Probabilities are medians over this time (seconds), half of it before and half after a frame."""
 LINE, COLUMN = 16, 200
 """Height of a line and width of a person's column in the strip under a frame (pixels)."""
 LARGEST = 2**26
@@ -236,13 +237,17 @@ class Frame:
 
 @dataclass
 class _Track:
-    """A person on the way through a clip: box as floats, and when the face was found last."""
+    """A person on the way through a clip: box as floats, and when the face was found last.
+
+    `look` is the face as it was then, grey, small and flat.
+    """
 
     number: int
     box: list[float]
     score: float
     seen: float
     shown: bool = True
+    look: list[float] | None = None
 
 
 def overlap(one: Any, other: Any) -> float:
@@ -268,7 +273,8 @@ class Follower:
     Faces are searched for every `SEARCH` seconds and where one is lost. Between, each box moves
     with the median motion of points in it (Kalal et al. 2010, "Forward-Backward Error: Automatic
     Detection of Tracking Failures", with the optical flow of Lucas and Kanade 1981). A face that
-    is found belongs to the person whose box it overlaps most, else to a new person.
+    is found belongs to the person whose box it overlaps most, else to a new person. A face that
+    is not found again is followed for `GAP` seconds, as long as it looks as it did.
 
     Args:
         classify: Function from uint8 [N, 48, 48] to probabilities [N, K].
@@ -303,8 +309,12 @@ class Follower:
             if is_lost or seconds > self.due - 1e-3:
                 self._match(detection.find(image, searched=SEARCHED), seconds)
                 self.due = seconds + SEARCH
-        shown = [track for track in self.tracks if track.shown]
-        crops = [detection.crop(image, *track.box) for track in shown]
+        here = [track for track in self.tracks if track.shown]
+        faces = [(track, detection.crop(image, *track.box)) for track in here]
+        for track, crop in faces:
+            track.shown = _is_alike(track, crop, is_found=track.seen == seconds)
+        shown = [track for track, _ in faces if track.shown]
+        crops = [crop for track, crop in faces if track.shown]
         answers = self.classify(np.stack(crops)) if crops else ()
         return [
             Person(track.number, tuple(map(round, track.box)), track.score, answer.astype(float))
@@ -372,8 +382,6 @@ class Follower:
                 seconds,
                 True,
             )
-        for track in self.tracks:
-            track.shown = track.shown and seconds - track.seen <= HOLD
 
     def state(self) -> dict:
         """Gives all that is known of the persons, as JSON knows it."""
@@ -398,6 +406,16 @@ def _share(track, face):
     return overlap(*boxes)
 
 
+def _is_alike(track, crop, *, is_found) -> bool:
+    """Says whether a face looks as it did when it was found last; remembers it if that is now."""
+    look = crop.reshape(12, 4, 12, 4).mean(axis=(1, 3)).round().ravel()
+    if is_found:
+        track.look = look.tolist()
+        return True
+    with np.errstate(invalid="ignore"):  # of pictures without any contrast
+        return bool(np.corrcoef(look, track.look)[0, 1] > ALIKE)
+
+
 def _moved(box, old, new, found, scale) -> bool:
     """Moves and scales a box as most points in it moved; returns False where they do not agree."""
     if found.mean() < 0.5:
@@ -420,15 +438,23 @@ def _moved(box, old, new, found, scale) -> bool:
 
 
 def smoothed(frame: Frame, around: list[Frame]) -> Frame:
-    """Gives a frame whose persons have the mean of their probabilities in the frames around it."""
+    """Gives a frame whose persons have the median of their probabilities in the frames around it.
+
+    Where an emotion changes, a median steps with it, and a mean comes early or late.
+    """
     found: dict[int, list] = {}
     for person in (person for other in around for person in other.persons):
         found.setdefault(person.number, []).append(person.probabilities)
     persons = [
-        replace(person, probabilities=np.mean(found[person.number], axis=0))
-        for person in frame.persons
+        replace(person, probabilities=_middle(found[person.number])) for person in frame.persons
     ]
     return replace(frame, persons=persons)
+
+
+def _middle(answers):
+    """Gives the medians of probabilities, which sum to 1 again; the means where all are 0."""
+    middle = np.median(answers, axis=0)
+    return middle / middle.sum() if middle.any() else np.mean(answers, axis=0)
 
 
 class Watch:
@@ -438,7 +464,7 @@ class Watch:
         path: The clip.
         follower: What finds persons.
         every: Least time between two frames in seconds; 0 is all frames.
-        window: Time over which probabilities are means, in seconds; 0 leaves them as they are.
+        window: Time over which probabilities are medians, in seconds; 0 leaves them as they are.
         keep: Whether frames come with their pictures.
         state: What `state` gave, to continue from there.
 
@@ -523,11 +549,11 @@ def _frame(number, seconds, persons) -> Frame:
 
 
 class Live:
-    """Looks at frames as they come, as from a camera; the window of means lies before a frame.
+    """Looks at frames as they come, as from a camera; the window of medians lies before a frame.
 
     Args:
         follower: What finds persons.
-        window: Time over which probabilities are means, in seconds.
+        window: Time over which probabilities are medians, in seconds.
     """
 
     def __init__(self, follower: Follower, *, window: float = WINDOW):

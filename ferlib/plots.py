@@ -474,7 +474,7 @@ def emotions_over_time(
 ) -> np.ndarray:
     """Draws the probabilities of each person in a clip against time. Figure-level.
 
-    A line is the mean over the window around a frame; its band holds the middle 80 % of the
+    A line is the median over the window around a frame; its band holds the middle 80 % of the
     single frames in the window. Where a person is away, the lines are broken.
 
     Args:
@@ -513,12 +513,12 @@ def emotions_over_time(
             .set_axis(pd.to_timedelta(times, unit="s"))
             .rolling(pd.Timedelta(seconds=window), center=True)
         )
-        mean, low, high = around.mean(), around.quantile(0.1), around.quantile(0.9)
+        middle, low, high = (around.quantile(share) for share in (0.5, 0.1, 0.9))
         steps = np.diff(times, prepend=times[0])
-        mean[steps > max(window, 2 * np.median(steps))] = np.nan  # breaks the line
+        middle[steps > max(window, 2 * np.median(steps))] = np.nan  # breaks the line
         for name, colour in colours(classes).items():
-            ax.plot(times, mean[name], color=colour, label=name)
-            known = mean[name].notna()
+            ax.plot(times, middle[name], color=colour, label=name)
+            known = middle[name].notna()
             ax.fill_between(times, low[name], high[name], known, color=colour, alpha=0.2, lw=0)
         ax.set(ylabel=f"person {person}", ylim=(0, 1))
         ax.grid(alpha=0.3)

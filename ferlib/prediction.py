@@ -674,7 +674,7 @@ def video(
         model: As for `predict`.
         detect: As for `predict`.
         every: As for `predict`.
-        window: Time over which a person's probabilities are means, in seconds, half of it before
+        window: Time over which a person's probabilities are medians, in seconds, half of it before
             and half after a frame; 0 leaves them as the model gives them.
 
     Yields:
