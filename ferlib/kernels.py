@@ -150,8 +150,10 @@ def _zip(models):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.mkdir("ferlib/pretrained")
-        shown = [*PACKAGE.glob("*.html"), *PACKAGE.glob("*.js")]
-        for path in [*sorted(PACKAGE.rglob("*.py")), *shown, *models]:
+        own = [
+            path for path in PACKAGE.glob("*.*") if path.suffix in (".py", ".html", ".js", ".json")
+        ]
+        for path in sorted(own) + models:
             archive.write(path, Path("ferlib", path.relative_to(PACKAGE)))
     return base64.b64encode(packed.getvalue()).decode()
 

@@ -1,6 +1,7 @@
 """Recipes: all that decides how a model is trained, and those that users train.
 
-Those of shipped models and of their teachers are in `experiments/recipes/`.
+These are in `recipes.json`, as far as they differ from the defaults; those of shipped models and of
+their teachers are in `experiments/recipes/`.
 """
 
 import dataclasses
@@ -186,73 +187,8 @@ def _whole(number):
     return isinstance(number, numbers.Integral) and number >= 1
 
 
-_CLASSIC = Recipe(
-    model="classic",
-    epochs=50,
-    optimizer="adam",
-    learning_rate=5e-4,
-    schedule="constant",
-    weight_decay=0.0,
-    label_smoothing=0.0,
-    augmentation=None,
-)
-_COMPACT = Recipe(
-    options={"dropout": 0.4},
-    epochs=110,
-    learning_rate=3e-3,
-    weight_decay=0.05,
-    augmentation=Augmentation(shift=0.1, rotation=15, zoom=0.2, contrast=0.0, erase=0.4),
-    mixup=0.2,
-    ema=0.998,
-)
-RECIPES = {
-    "classic": _CLASSIC,
-    "classic_quick": _CLASSIC.replace(
-        options={"widths": [16, 32, 64, 128], "dense": [256], "dropout": 0.1},
-        epochs=6,
-        batch_size=32,
-        learning_rate=1e-3,
-        schedule="cosine",
-        warmup_epochs=0.3,
-    ),
-    "compact": _COMPACT,
-    "residual": _COMPACT.replace(model="residual", epochs=80),
-    "tiny": Recipe(
-        options={"widths": [16, 32, 64, 128], "dropout": 0.1},
-        epochs=64,
-        learning_rate=4e-3,
-        label_smoothing=0.0,
-        augmentation=Augmentation(shift=0.08, rotation=12, zoom=0.15, contrast=0.0, erase=0.2),
-        mixup=0.2,
-        ema=0.998,
-        teachers=("compact",),
-        teacher_weight=0.8,
-    ),
-    "quick": Recipe(
-        options={
-            "stem": 24,
-            "widths": [24, 48, 96],
-            "convs": [1, 2, 2],
-            "flatten": True,
-            "dropout": 0.2,
-            "crop": 40,
-        },
-        epochs=10,
-        batch_size=64,
-        learning_rate=3e-3,
-        warmup_epochs=0.5,
-        weight_decay=0.05,
-        label_smoothing=0.0,
-        augmentation=Augmentation(shift=0.04, rotation=0, zoom=0, contrast=0.0, sharp=1.0),
-    ),
-    "fine_tuned": Recipe(
-        model="transfer",
-        options={"backbone": "MobileNet", "weights": "imagenet", "trained": "all"},
-        epochs=16,
-        batch_size=64,
-        learning_rate=5e-4,
-    ),
-}
+_SHIPPED = json.loads(Path(__file__).with_name("recipes.json").read_text(encoding="utf-8"))
+RECIPES = {name: Recipe(**fields) for name, fields in _SHIPPED.items()}
 """The recipes that users train, by name, and those of notebooks 03 to 05."""
 
 
