@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
 from ferlib.labels import EMOTIONS, FERPLUS, colours
@@ -43,12 +43,6 @@ def _say(ax, text):
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
     ax.set_axis_off()
     return ax
-
-
-def _points(ax, x, table, **style):
-    """Draws accuracies with their intervals; rounding may put an end on the wrong side."""
-    ends = np.maximum([table.accuracy - table.low, table.high - table.accuracy], 0)
-    ax.errorbar(x, table.accuracy, yerr=ends, capsize=3, **style)
 
 
 def _slant(ax):
@@ -350,7 +344,8 @@ def accuracy_by(
     ax = _axes(ax, title, size=(4, 3.4))
     if table.empty:
         return _say(ax, f"nothing known of\n{table.index.name} here")
-    _points(ax, table.index, table, marker="o", color="#333333")
+    ends = np.abs([table.accuracy - table.low, table.high - table.accuracy])
+    ax.errorbar(table.index, table.accuracy, yerr=ends, capsize=3, marker="o", color="#333333")
     if overall is not None:
         ax.axhline(overall, linestyle=":", color="grey")
     ax.set(xlabel=table.index.name, ylabel="accuracy")
@@ -525,79 +520,3 @@ def emotions_over_time(
     axes[-1].set(xlabel="seconds")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return axes
-
-
-# ---- tuning and transfer learning --------------------------------------------------------
-
-
-def trial_values(table: pd.DataFrame, *, title: str = "") -> np.ndarray:
-    """Draws each parameter's values against the score of the trials. Figure-level.
-
-    Args:
-        table: What `tuning.read_trials` gives.
-        title: Title of the figure.
-
-    Returns:
-        The array of Axes.
-
-    Example:
-        >>> import pandas as pd
-        >>> from ferlib import plots
-        >>> table = pd.DataFrame({"trial": [0, 1], "learning_rate": [1e-4, 1e-2]})
-        >>> axes = plots.trial_values(table.assign(score=[0.4, 0.5]))
-    """
-    names = table.columns[1 : table.columns.get_loc("score")]
-    rows = -(-len(names) // 3)
-    figure, axes = plt.subplots(
-        rows, 3, figsize=(9, 2.2 * rows), sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, name in zip(axes.flat, names, strict=False):
-        values = table[name]
-        is_number = values.dtype.kind in "if"
-        ax.plot(values if is_number else values.astype(str), table.score, "o", color="#2f6db5")
-        if is_number and values.min() > 0 and values.max() > 20 * values.min():
-            ax.set_xscale("log")
-            ax.xaxis.set_minor_formatter("")
-        ax.set(xlabel=name.replace("_", " "))
-        ax.grid(alpha=0.3)
-    for ax in axes.flat[len(names) :]:
-        ax.set_axis_off()
-    plt.setp(axes[:, 0], ylabel="accuracy on val")
-    figure.suptitle(title)
-    return axes
-
-
-def accuracy_against_cost(
-    table: pd.DataFrame, *, cost: str = "ms_per_picture", ax: Axes | None = None, title: str = ""
-) -> Axes:
-    """Draws the accuracy of models, with its 95 % interval, against what they cost.
-
-    Args:
-        table: One row a model, named by its index: accuracy, low, high, and the cost.
-        cost: Column of the cost; its axis is logarithmic.
-        ax: Axes to draw on. None takes the current ones.
-        title: Title of the Axes.
-
-    Returns:
-        The Axes.
-
-    Example:
-        >>> import pandas as pd
-        >>> from ferlib import plots
-        >>> table = pd.DataFrame({"ms_per_picture": [0.3, 3], "accuracy": [0.69, 0.73]})
-        >>> table.index = ["tiny", "accurate"]
-        >>> ax = plots.accuracy_against_cost(table.assign(low=[0.68, 0.71], high=[0.71, 0.74]))
-    """
-    ax = _axes(ax, title, size=(7.5, 4.5))
-    table = table.dropna(subset=[cost, "accuracy"]).sort_values(cost)
-    _points(ax, table[cost], table, fmt="o", color="#2f6db5")
-    for number, (name, row) in enumerate(table.iterrows()):
-        beside = (6, -11 if number % 2 else 4)  # so that neighbours do not cover each other
-        ax.annotate(name, (row[cost], row.accuracy), beside, textcoords="offset points", fontsize=8)
-    ax.set(xscale="log", xlabel=cost.replace("_", " "), ylabel="accuracy")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter("")
-    ax.margins(x=0.4)
-    ax.grid(alpha=0.3)
-    return ax
