@@ -50,7 +50,11 @@ if sys.platform == "win32":
 
 
 def run(
+<<<<<<< HEAD
     command: Sequence,
+=======
+    command: Sequence[str],
+>>>>>>> 01a2669 (The supervisor of a search in functions that fit on a screen)
     out: str | pathlib.Path,
     *,
     workers: int,
@@ -96,39 +100,15 @@ def run(
             "A search needs 1 or more workers (0 where others join it, with an address), and an "
             "address such as 10.0.0.5:8000."
         )
-    machine = (name or f"at-{socket.gethostname()}") if join else LOCAL
-    machine = machine.replace("chief", "first")  # keras-tuner takes any "chief" for the chief
-    if not re.fullmatch(r"\w[\w.-]*", machine) or (join and machine == LOCAL):
-        raise ValueError(f"name is {name!r}; give letters and digits, and not {LOCAL!r}.")
-    share = str(max(1, (os.cpu_count() or 1) // max(1, workers)))
-    cores = {"TF_NUM_INTRAOP_THREADS": share, "OMP_NUM_THREADS": share}
-    gpu = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    place = {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port, "no_grpc_proxy": host}
-    common = {**cores, **gpu, **os.environ, **place, "FERLIB_SUPERVISED": "1"}
-    folder, gpus, deaths = pathlib.Path(out) / "workers" / machine, _gpus(), Counter()
-
-    with files.hold(folder, wait=5), contextlib.ExitStack() as processes:
-
-        def start(number):
-            own = {"KERASTUNER_TUNER_ID": "chief" if number is None else f"{machine}-{number}"}
-            if gpus:
-                own["CUDA_VISIBLE_DEVICES"] = "-1" if number is None else gpus[number % len(gpus)]
-            process = subprocess.Popen(
-                list(map(str, command)),
-                env=common | own,
-                stdin=subprocess.PIPE,
-                stdout=sys.stdout if number is None else subprocess.DEVNULL,
-                **_OF_ITS_OWN,
-            )
-            processes.callback(process.wait)
-            processes.callback(process.kill)
-            return process
-
+    machine = _machine(name) if join else LOCAL
+    folder = pathlib.Path(out) / "workers" / machine
+    environment = _environment(host, port, workers)
+    with files.hold(folder, wait=5), _Processes(command, out, machine, environment) as processes:
         if not join and _answers(host, port):
             raise RuntimeError(f"Something listens at {host}:{port} already; choose another port.")
-        chief = None if join else start(None)
+        chief = None if join else processes.start(None)
         _await_chief(chief, host, port, seconds=PATIENCE if join else math.inf)
-        running = [start(number) for number in range(workers)]
+        running = [processes.start(number) for number in range(workers)]
         beaten, heard = -math.inf, time.monotonic()
         # The chief ends when every worker knows that there is no more to do.
         while any(p.poll() != 0 for p in running) and not (chief and chief.poll() == 0):
@@ -138,10 +118,7 @@ def run(
             elif time.monotonic() > beaten + BEAT:
                 if (folder / "lost").exists():  # others have the trials of these workers
                     print(f"{machine} was given up meanwhile; its workers begin anew", flush=True)
-                    for process in running:
-                        process.kill()
-                        process.wait()
-                    running = [start(number) for number in range(workers)]
+                    running = [processes.replace(number, old) for number, old in enumerate(running)]
                     (folder / "lost").unlink()
                 beaten = time.monotonic()
                 files.write(folder / "alive", f"{time.time_ns()} {workers}")
@@ -150,21 +127,82 @@ def run(
                     _await_chief(chief, host, port, seconds=0)
             for number, process in enumerate(running):
                 if process.poll():
-                    who = f"{machine}-{number}"
-                    mark = pathlib.Path(out) / "trials" / f"{who}.json"  # new after each trial
-                    state = who, mark.exists() and mark.stat().st_mtime
-                    deaths[state] += 1
-                    if deaths[state] == DEATHS:
-                        often = f"{DEATHS} times without finishing a trial: given up"
-                        raise RuntimeError(f"{who} {_ended(process)}, {often}. {KEPT}")
-                    print(f"{who} {_ended(process)}; it is started again", flush=True)
-                    running[number] = start(number)
+                    running[number] = processes.start_again(number, process)
         (folder / "alive").unlink(missing_ok=True)
         if chief:
             chief.wait()
             _check_chief(chief)
 
 
+<<<<<<< HEAD
+=======
+def _machine(name):
+    """Gives the name of a machine that joins, in the ids of its workers."""
+    machine = name or f"at-{socket.gethostname()}"
+    machine = machine.replace("chief", "first")  # keras-tuner takes any "chief" for the chief
+    if not re.fullmatch(r"\w[\w.-]*", machine) or machine == LOCAL:
+        raise ValueError(f"name is {name!r}; give letters and digits, and not {LOCAL!r}.")
+    return machine
+
+
+def _environment(host, port, workers):
+    """Gives the environment of a machine's processes, which share its cores."""
+    share = str(max(1, (os.cpu_count() or 1) // max(1, workers)))
+    cores = {"TF_NUM_INTRAOP_THREADS": share, "OMP_NUM_THREADS": share}
+    gpu = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    place = {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port, "no_grpc_proxy": host}
+    return {**cores, **gpu, **os.environ, **place, "FERLIB_SUPERVISED": "1"}
+
+
+class _Processes(contextlib.ExitStack):
+    """The processes of one machine, which end with this."""
+
+    def __init__(self, command, out, machine, environment):
+        super().__init__()
+        self.command = list(map(str, command))
+        self.trials = pathlib.Path(out) / "trials"
+        self.machine = machine
+        self.environment = environment
+        self.gpus = _gpus()
+        self.deaths = Counter()
+
+    def start(self, number):
+        """Starts a worker by its number, or the chief, whose number is None."""
+        own = {"KERASTUNER_TUNER_ID": "chief" if number is None else f"{self.machine}-{number}"}
+        if self.gpus:
+            gpu = "-1" if number is None else self.gpus[number % len(self.gpus)]
+            own["CUDA_VISIBLE_DEVICES"] = gpu
+        process = subprocess.Popen(
+            self.command,
+            env=self.environment | own,
+            stdin=subprocess.PIPE,
+            stdout=sys.stdout if number is None else subprocess.DEVNULL,
+            **_OF_ITS_OWN,
+        )
+        self.callback(process.wait)
+        self.callback(process.kill)
+        return process
+
+    def replace(self, number, process):
+        """Ends a worker and starts it anew."""
+        process.kill()
+        process.wait()
+        return self.start(number)
+
+    def start_again(self, number, process):
+        """Starts a worker that has died again, unless it does so too often."""
+        who = f"{self.machine}-{number}"
+        mark = self.trials / f"{who}.json"  # new after each trial
+        state = who, mark.exists() and mark.stat().st_mtime
+        self.deaths[state] += 1
+        if self.deaths[state] == DEATHS:
+            often = f"{DEATHS} times without finishing a trial: given up"
+            raise RuntimeError(f"{who} {_ended(process)}, {often}. {KEPT}")
+        print(f"{who} {_ended(process)}; it is started again", flush=True)
+        return self.start(number)
+
+
+>>>>>>> 01a2669 (The supervisor of a search in functions that fit on a screen)
 def has_joined(out: str | pathlib.Path, tuner: str) -> bool:
     """Says whether a tuner's machine joined a search and has not been given up."""
     machine = tuner.rpartition("-")[0]
