@@ -109,7 +109,7 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
         "test": "not measured yet",
         "use_and_limits": LIMITS.format(labels=FERPLUS if by_votes else FER2013),
     }
-    card = evaluation.plain(card)
+    card = files.plain(card)
     zoo.save(model, path, card=card, seen=seen)
     halve(path)
     files.write_json(path.with_suffix(".json"), card)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -74,21 +73,19 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def _print_results(made, table):
-    """Prints the accuracies of a run; where it measured none, what its notebooks made."""
+    """Prints how the stages of a run went, and the accuracies that they measured."""
     import pandas as pd
 
     from ferlib import suite
 
+    stages = pd.DataFrame(made["stages"]).T
+    stages["files"] = stages["outputs"].map(len)
+    print(f"\n{stages[['status', 'seconds', 'files', 'data']].to_string()}")
     if len(table):
         for column in ("accuracy", "low", "high"):
             table[column] = table[column].map("{:.1%}".format, na_action="ignore")
         print(f"\n{table.to_string(index=False, na_rep='')}")
         print(suite.ON_VAL if "val" in set(table["split"]) else "")
-        return
-    stages = pd.DataFrame(made["stages"]).T
-    stages["files"] = stages["outputs"].map(len)
-    print(f"\n{stages[['status', 'seconds', 'files', 'data']].to_string()}")
-    print("These notebooks recorded no model's accuracy.\n")
 
 
 def train(args: argparse.Namespace) -> dict:
@@ -106,7 +103,7 @@ def tune(args: argparse.Namespace) -> Any:
     """Search for good values of the recipe `residual`, or continue a search that stopped."""
     if args.workers != 1 or args.address or args.join:
         return _tune_in_several(args)
-    from ferlib import tuning
+    from ferlib import files, tuning
 
     table = tuning.tune(
         _faces(args),
@@ -117,14 +114,14 @@ def tune(args: argparse.Namespace) -> Any:
         epochs=args.epochs,
     )
     print(table.to_string(index=False))
-    return _rows(table)
+    return files.plain(table.to_dict("records"))
 
 
 def _tune_in_several(args):
     """Searches in several processes, of which each runs `tune` and the chief prints the table."""
     import pandas as pd
 
-    from ferlib import distributed
+    from ferlib import distributed, files
 
     names = ("out", "data", "labels", "method", "trials", "epochs", "seed")
     given = [f"--{x}={getattr(args, x)}" for x in names if getattr(args, x) is not None]
@@ -136,17 +133,13 @@ def _tune_in_several(args):
     if args.join:
         print(f"The search at {args.join} has no more work for this machine.")
         return {"joined": args.join}
-    return _rows(pd.read_csv(Path(args.out, "trials.csv")).fillna({"reason": ""}))
-
-
-def _rows(table):
-    """Returns a table's rows as JSON knows them."""
-    return json.loads(table.to_json(orient="records"))
+    table = pd.read_csv(Path(args.out, "trials.csv")).fillna({"reason": ""})
+    return files.plain(table.to_dict("records"))
 
 
 def evaluate(args: argparse.Namespace) -> dict:
     """Measure a model on the test split, or on val where there is no test."""
-    from ferlib import evaluation, runtimes
+    from ferlib import evaluation, files, runtimes
 
     by_votes = args.labels == "ferplus"
     model = runtimes.open_model(args.model, device=args.device) if args.device else args.model
@@ -163,20 +156,20 @@ def evaluate(args: argparse.Namespace) -> dict:
     if by_votes:
         found = evaluation.ferplus_accuracy(report)
         print("against FER+'s majority:", ", ".join(f"{key} {it}" for key, it in found.items()))
-        answer["ferplus"] = evaluation.plain(found)
+        answer["ferplus"] = files.plain(found)
     if args.crops:
         opened = runtimes.open_model(args.model, **reading)
         table = evaluation.robustness(opened, report.data, corruptions=evaluation.CROPS)
         table = table[table["level"] > 0].drop(columns="level")
         print("\nOne view of faces that are cut out or lit in other ways:")
         print(table.to_string(index=False, float_format="{:.3f}".format))
-        answer["crops"] = _rows(table)
+        answer["crops"] = files.plain(table.to_dict("records"))
     return answer
 
 
 def predict(args: argparse.Namespace) -> Any:
     """Say which emotion each face in pictures, clips or before the camera shows."""
-    from ferlib import archives, prediction, runtimes
+    from ferlib import archives, files, prediction, runtimes
 
     model = args.model
     reading = {"scaling": args.input, "classes": args.classes, "prior": args.prior}
@@ -201,7 +194,7 @@ def predict(args: argparse.Namespace) -> Any:
         table = found.to_frame()
         table["file"] = table["file"].map(archives.readable)
         print(table.to_string(index=False))
-        answer = _rows(table)
+        answer = files.plain(table.to_dict("records"))
     print(found, file=sys.stderr)
     named = {name for path in args.picture for name in (path, str(Path(path)))}
     has_answers = found.pictures + found.clips > len(found.unreadable)
@@ -267,9 +260,10 @@ def kernel(args: argparse.Namespace) -> dict:
 
 def _versions():
     """Names the versions that a report of a bug needs, in one line."""
-    names = ("keras", "tensorflow", "jax", "torch", "numpy", "pandas")
-    found = {item.name: item.version for item in importlib.metadata.distributions()}
-    parts = [f"{name} {found[name]}" for name in names if name in found]
+    from ferlib import suite
+
+    found = suite.versions(("keras", "tensorflow", "jax", "torch", "numpy", "pandas"))
+    parts = [f"{name} {version}" for name, version in found.items() if version]
     python = f"Python {platform.python_version()} on {platform.platform()}"
     return ", ".join([f"ferlib {ferlib.__version__}", python, *parts])
 

@@ -244,8 +244,8 @@ def walk(root: Path) -> Tree:
     return tree
 
 
-def readable(name: str) -> str:
-    """Returns a file's name as text that can be shown, also where it is not UTF-8."""
+def readable(name: str | bytes) -> str:
+    """Returns a file's name, or any bytes, as text that can be shown, also where no UTF-8."""
     raw = os.fsencode(name)
     try:
         return raw.decode("utf-8")
@@ -274,33 +274,11 @@ def _add(tree: Tree, name: str, path: str, status: os.stat_result) -> None:
 # ---- archives ----------------------------------------------------------------------------
 
 
-class _Budget:
-    """What an archive on disk may still unpack to, with all that lies in it."""
-
-    def __init__(self, size: int):
-        self.bytes = min(FLOOR + RATIO * size, CEILING)
-        self.members = MEMBERS
-
-    def take(self, n: int, name: str) -> None:
-        self.bytes -= n
-        if self.bytes < 0:
-            raise TooLarge(
-                f"{name} unpacks to far more than its archive's size allows (at most {RATIO} times "
-                f"its size and {FLOOR >> 20} MB). It is damaged or made to harm; if you trust it, "
-                "unpack it and name the folder."
-            )
-
-    def count(self, name: str) -> None:
-        self.members -= 1
-        if self.members < 0:
-            raise TooLarge(f"{name}: the archive has more than {MEMBERS:,} members; unpack it.")
-
-
 class _Limited(io.RawIOBase):
     """A stream that unpacks no more than a limit."""
 
-    def __init__(self, file: Any, name: str, budget: _Budget):
-        self._file, self._name, self._budget = file, name, budget
+    def __init__(self, file: Any, name: str, take: Callable[[int, str], None]):
+        self._file, self._name, self._take = file, name, take
         self._furthest = 0
 
     def readinto(self, buffer: Any) -> int:
@@ -311,7 +289,7 @@ class _Limited(io.RawIOBase):
 
     def _spend(self, at: int) -> None:
         if at > self._furthest:
-            self._budget.take(at - self._furthest, self._name)
+            self._take(at - self._furthest, self._name)
             self._furthest = at
 
     def readable(self) -> bool:
@@ -342,7 +320,7 @@ def unpack(tree: Tree, stack: ExitStack) -> None:
     files = []
     for file in tree.files:
         _identify(file, tree.faults)
-        files.extend(_inside(file, tree, stack, _Budget(file.size), 0))
+        files += _Unpacker(tree, stack, min(FLOOR + RATIO * file.size, CEILING)).inside(file)
     tree.files = files
 
 
@@ -359,88 +337,112 @@ def _identify(file: File, faults: list[Fault]) -> None:
         file.kind = "damaged"
 
 
-def _inside(
-    file: File, tree: Tree, stack: ExitStack, budget: _Budget, depth: int
-) -> Iterator[File]:
-    """Yields a file, or all files that an archive holds at any depth."""
-    openers = {"zip": _open_zip, "tar": _open_tar, **dict.fromkeys(_COMPRESSED, _open_compressed)}
-    if file.kind not in openers:
-        if file.kind != "damaged":
-            yield file
-        return
-    if depth == DEPTH:
-        raise TooLarge(f"{file.name}: archives lie more than {DEPTH} deep in archives; unpack it.")
-    members = []
-    try:
-        for member in openers[file.kind](file, tree, stack, budget):
-            budget.count(member.name)
-            _identify(member, tree.faults if is_picture_name(member.name) else tree.cut)
-            members.append(member)
-    except TooLarge:
-        raise
-    except Exception as error:  # a damaged archive raises almost anything
-        fault = Fault(file.name, None, f"the archive cannot be read: {error}")
-        (tree.cut if members else tree.faults).append(fault)
-    for member in members:
-        yield from _inside(member, tree, stack, budget, depth + 1)
+@dataclass
+class _Unpacker:
+    """Unpacks an archive on disk, with all that lies in it.
 
+    Args:
+        tree: What was found so far; it is changed.
+        stack: Closes the archives.
+        bytes: How many may still be unpacked.
+        members: How many may still come.
+    """
 
-def _open_compressed(file: File, tree: Tree, stack: ExitStack, budget: _Budget) -> Iterator[File]:
-    opener = _COMPRESSED[file.kind]
-    limit = budget.bytes  # each time that it is opened it is unpacked anew
+    tree: Tree
+    stack: ExitStack
+    bytes: int
+    members: int = MEMBERS
 
-    def unpacked() -> BinaryIO:
-        budget.bytes = max(budget.bytes, limit)
-        return io.BufferedReader(_Limited(opener(file.open()), file.name, budget), 2**20)
+    def take(self, n: int, name: str) -> None:
+        """Counts what is unpacked."""
+        self.bytes -= n
+        if self.bytes < 0:
+            raise TooLarge(
+                f"{name} unpacks to far more than its archive's size allows (at most {RATIO} times "
+                f"its size and {FLOOR >> 20} MB). It is damaged or made to harm; if you trust it, "
+                "unpack it and name the folder."
+            )
 
-    suffixless = PurePosixPath(file.name).with_suffix("")
-    yield File(str(suffixless), unpacked, file.size)
-
-
-def _open_zip(file: File, tree: Tree, stack: ExitStack, budget: _Budget) -> Iterator[File]:
-    archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(file.open())))
-    infos = archive.infolist()
-    for sign, what in _ZIPS.items():
-        if any(info.filename.rpartition("/")[2] == sign for info in infos):
-            tree.leave_out(file.name, what)
+    def inside(self, file: File, depth: int = 0) -> Iterator[File]:
+        """Yields a file, or all files that an archive holds at any depth."""
+        openers = {"zip": self._zip, "tar": self._tar}
+        openers |= dict.fromkeys(_COMPRESSED, self._compressed)
+        if file.kind not in openers:
+            if file.kind != "damaged":
+                yield file
             return
-    for info in infos:
-        budget.take(info.file_size, f"{file.name}/{info.filename}")
-        opener = partial(_buffered, archive.open, info)
-        yield from _member(file, info.filename, info.is_dir(), opener, info.file_size, tree)
+        if depth == DEPTH:
+            raise TooLarge(f"{file.name}: archives lie more than {DEPTH} deep in it; unpack it.")
+        members = []
+        try:
+            for member in openers[file.kind](file):
+                self.members -= 1
+                if self.members < 0:
+                    raise TooLarge(f"{file.name} has more than {MEMBERS:,} members; unpack it.")
+                is_picture = is_picture_name(member.name)
+                _identify(member, self.tree.faults if is_picture else self.tree.cut)
+                members.append(member)
+        except TooLarge:
+            raise
+        except Exception as error:  # a damaged archive raises almost anything
+            fault = Fault(file.name, None, f"the archive cannot be read: {error}")
+            (self.tree.cut if members else self.tree.faults).append(fault)
+        for member in members:
+            yield from self.inside(member, depth + 1)
 
+    def _compressed(self, file: File) -> Iterator[File]:
+        opener = _COMPRESSED[file.kind]
+        limit = self.bytes  # each time that it is opened it is unpacked anew
 
-def _open_tar(file: File, tree: Tree, stack: ExitStack, budget: _Budget) -> Iterator[File]:
-    opened = stack.enter_context(file.open())
-    archive = stack.enter_context(tarfile.open(fileobj=opened, mode="r:"))  # noqa: SIM115
-    for info in archive:
-        if info.issparse():
-            raise TooLarge(f"{file.name}/{info.name} is a sparse member; unpack the archive.")
-        if info.isdir() or info.isreg():
-            opener = partial(_buffered, archive.extractfile, info)
-            yield from _member(file, info.name, info.isdir(), opener, info.size, tree)
+        def unpacked() -> BinaryIO:
+            self.bytes = max(self.bytes, limit)
+            return io.BufferedReader(_Limited(opener(file.open()), file.name, self.take), 2**20)
+
+        yield File(str(PurePosixPath(file.name).with_suffix("")), unpacked, file.size)
+
+    def _zip(self, file: File) -> Iterator[File]:
+        archive = self.stack.enter_context(zipfile.ZipFile(self.stack.enter_context(file.open())))
+        infos = archive.infolist()
+        for sign, what in _ZIPS.items():
+            if any(info.filename.rpartition("/")[2] == sign for info in infos):
+                self.tree.leave_out(file.name, what)
+                return
+        for info in infos:
+            self.take(info.file_size, f"{file.name}/{info.filename}")
+            opener = partial(_buffered, archive.open, info)
+            yield from self._member(file, info.filename, info.is_dir(), opener, info.file_size)
+
+    def _tar(self, file: File) -> Iterator[File]:
+        opened = self.stack.enter_context(file.open())
+        archive = self.stack.enter_context(tarfile.open(fileobj=opened, mode="r:"))  # noqa: SIM115
+        for info in archive:
+            if info.issparse():
+                raise TooLarge(f"{file.name}/{info.name} is a sparse member; unpack the archive.")
+            if info.isdir() or info.isreg():
+                opener = partial(_buffered, archive.extractfile, info)
+                yield from self._member(file, info.name, info.isdir(), opener, info.size)
+            else:
+                self.tree.leave_out(f"{file.name}/{info.name}", "a link or device in an archive")
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(512) != bytes(512):
+            raise tarfile.ReadError("it is cut off, or damaged in the middle")
+
+    def _member(
+        self, file: File, member: str, is_folder: bool, opener: Callable, size: int
+    ) -> Iterator[File]:
+        """Yields a member of an archive, unless it is a folder, hidden, or lies outside."""
+        path = PurePosixPath(member.replace("\\", "/"))
+        name = f"{file.name}/{path}"
+        if path.is_absolute() or ".." in path.parts or ":" in str(path)[:2]:
+            problem = f"refused {member}, which lies outside of it"
+            self.tree.faults.append(Fault(file.name, None, problem))
+        elif any(map(is_hidden, path.parts)):
+            self.tree.leave_out(name, HIDDEN)
+        elif is_folder:
+            self.tree.folders.append(name)
         else:
-            tree.leave_out(f"{file.name}/{info.name}", "a link or device in an archive")
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(512) != bytes(512):
-        raise tarfile.ReadError("it is cut off, or damaged in the middle")
+            yield File(name, opener, size)
 
 
 def _buffered(opener: Callable, info: Any) -> BinaryIO:
     return io.BufferedReader(opener(info), 2**16)
-
-
-def _member(
-    file: File, member: str, is_folder: bool, opener: Callable, size: int, tree: Tree
-) -> Iterator[File]:
-    """Yields a member of an archive, unless it is a folder, hidden, or lies outside."""
-    path = PurePosixPath(member.replace("\\", "/"))
-    name = f"{file.name}/{path}"
-    if path.is_absolute() or ".." in path.parts or ":" in str(path)[:2]:
-        tree.faults.append(Fault(file.name, None, f"refused {member}, which lies outside of it"))
-    elif any(map(is_hidden, path.parts)):
-        tree.leave_out(name, HIDDEN)
-    elif is_folder:
-        tree.folders.append(name)
-    else:
-        yield File(name, opener, size)

@@ -6,10 +6,9 @@ picture that has a copy there: `evaluation` counts those instead.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -176,14 +175,7 @@ def _reasons(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def prepare(
-    source: str | Path | None = None,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    cache: str | Path | bool | None = None,
-    votes: str | Path | None = "auto",
-    labels: str | Path | Mapping | None = None,
-    partial: bool = False,
+    source: str | Path | None = None, *, limit: int | None = None, seed: int = 0, **options: Any
 ) -> FERData:
     """Loads a source, cleans it, and draws a sample where a limit is set.
 
@@ -191,10 +183,7 @@ def prepare(
         source: As in `sources.load`.
         limit: Number of pictures at most; None is all.
         seed: Seed of the splits that are made and of the sample.
-        cache: As in `sources.load`.
-        votes: As in `sources.load`.
-        labels: As in `sources.load`.
-        partial: As in `sources.load`.
+        **options: cache, votes, labels and partial, as in `sources.load`.
 
     Returns:
         The data, ready for training.
@@ -203,8 +192,7 @@ def prepare(
         >>> len(prepare("drawn:210", limit=70))
         70
     """
-    loaded = sources.load(source, cache=cache, votes=votes, labels=labels, partial=partial)
-    data, _ = clean(loaded, seed=seed)
+    data, _ = clean(sources.load(source, **options), seed=seed)
     return data.sample(limit, seed=seed) if limit else data
 
 

@@ -50,11 +50,7 @@ if sys.platform == "win32":
 
 
 def run(
-<<<<<<< HEAD
     command: Sequence,
-=======
-    command: Sequence[str],
->>>>>>> 01a2669 (The supervisor of a search in functions that fit on a screen)
     out: str | pathlib.Path,
     *,
     workers: int,
@@ -134,8 +130,6 @@ def run(
             _check_chief(chief)
 
 
-<<<<<<< HEAD
-=======
 def _machine(name):
     """Gives the name of a machine that joins, in the ids of its workers."""
     machine = name or f"at-{socket.gethostname()}"
@@ -202,7 +196,6 @@ class _Processes(contextlib.ExitStack):
         return self.start(number)
 
 
->>>>>>> 01a2669 (The supervisor of a search in functions that fit on a screen)
 def has_joined(out: str | pathlib.Path, tuner: str) -> bool:
     """Says whether a tuner's machine joined a search and has not been given up."""
     machine = tuner.rpartition("-")[0]

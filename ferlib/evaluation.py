@@ -6,18 +6,26 @@ Nothing here draws; `ferlib.plots` makes figures from what these functions retur
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
+import pandas as pd
+from scipy import ndimage
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
+from sklearn.model_selection import KFold
+from tqdm.auto import tqdm
 
+from ferlib import cleaning, files, runtimes, zoo
+from ferlib.faces import FERData
 from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, canonical
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from ferlib.faces import FERData
     from ferlib.runtimes import Model
 
 METRICS = ("accuracy", "balanced_accuracy", "top2_accuracy", "macro_f1", "log_loss")
@@ -123,15 +131,13 @@ class Report:
 
     def to_frame(self) -> pd.DataFrame:
         """Gives the metrics as a table: one row a set of pictures ("all", "unseen") and metric."""
-        import pandas as pd
-
         unseen = 0 if self.seen is None else int((~self.seen).sum())
         rows = []
-        for pictures, n, metrics in (
+        for which, n, metrics in (
             ("all", len(self.labels), self.metrics),
             ("unseen", unseen, self.unseen or {}),
         ):
-            about = {"model": self.model, "split": self.split, "pictures": pictures, "n": n}
+            about = {"model": self.model, "split": self.split, "pictures": which, "n": n}
             rows += [about | {"metric": key} | vars(metrics[key]) for key in metrics]
         return pd.DataFrame(rows)
 
@@ -146,11 +152,9 @@ class Report:
             "seen": None if self.seen is None else self.seen.sum(),
             "per_class": self.per_class.to_dict("index"),
         }
-        return plain(numbers)
+        return files.plain(numbers)
 
     def __str__(self) -> str:
-        import pandas as pd
-
         seen = "an unknown number" if self.seen is None else f"{self.seen.sum():,}"
         chosen = "" if self.split == "test" else ", which choices were made on"
         table = pd.DataFrame({"all": self.metrics})
@@ -170,19 +174,6 @@ class Report:
             names = ", ".join(self.left_out["model"])
             lines.append(f"Left out of the model's answers, as the data has no such class: {names}")
         return "\n".join(lines)
-
-
-def plain(value: Any) -> Any:
-    """Turns numpy's numbers and arrays, dataclasses and NaN (None) into what JSON knows."""
-    if is_dataclass(value):
-        value = vars(value)
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 # ---- answers and numbers --------------------------------------------------------------------
@@ -213,8 +204,6 @@ def probabilities(
         >>> evaluation.probabilities("tiny", drawn.draw(21).images, tta="flip").shape
         (21, 7)
     """
-    from ferlib import runtimes
-
     if tta not in ("none", "flip", "ten"):
         raise ValueError(f'tta is {tta!r}; it must be "none", "flip" or "ten".')
     opened = runtimes.open_model(model)
@@ -284,8 +273,6 @@ def evaluate(
         >>> report.confusion.shape
         (7, 7)
     """
-    from ferlib import runtimes, zoo
-
     split = split or data.held_out
     part = data.of(split)
     if not len(part):
@@ -354,8 +341,6 @@ def report_on(
         >>> print(report.metrics["accuracy"])
         1.000 [1.000, 1.000]
     """
-    import pandas as pd
-
     classes = classes or data.classes
     if answers.shape != (len(data), len(classes)):
         raise ValueError(
@@ -370,7 +355,7 @@ def report_on(
     unseen = None
     if seen is not None and not seen.all():
         unseen = _measure(answers[~seen], labels[~seen], resamples, seed)[1]
-    confusion = _confusion(answers, labels)
+    confusion = confusion_matrix(labels, answers.argmax(axis=1), labels=range(len(columns)))
     per_class = {}
     for key in ("precision", "recall", "f1"):
         per_class[key], per_class[f"{key}_low"], per_class[f"{key}_high"] = scores[key]
@@ -409,8 +394,6 @@ def _compare(data, classes, model):
             'names, name them in their order with classes="...,...", or classes="alphabetical".'
         )
     columns = [outputs[canonical(name)] for name in shared]
-    if shared == data.classes:
-        return data, np.ones(len(data), bool), columns
     place = np.array([shared.index(name) if name in shared else -1 for name in data.classes])
     rows = place[data.labels] >= 0
     part = data.select(rows)
@@ -427,8 +410,6 @@ def _over(columns, answers):
 
 def _known(data, split, hashes):
     """Gives which pictures of a split have one of these hashes; None where that says nothing."""
-    from ferlib import cleaning
-
     known = np.isin(cleaning.picture_hashes(data.images), hashes)
     rows = data.split == split
     lossy = any(name.lower().endswith(LOSSY) for name in data.names[rows])
@@ -443,8 +424,6 @@ def _try_readings(opened, data, seed):
     Returns:
         What was found, in words.
     """
-    from ferlib import runtimes
-
     split = "val" if "val" in data.splits else "train"
     some = data.of(split).sample(READINGS_ON, seed=seed)
     if not len(some):
@@ -478,13 +457,6 @@ def _try_readings(opened, data, seed):
             stacklevel=3,
         )
     return found
-
-
-def _confusion(answers, labels):
-    """Counts the answers to each label, int [K, K]."""
-    classes = answers.shape[1]
-    cells = labels * classes + answers.argmax(axis=1)
-    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def _measure(answers, labels, resamples, seed):
@@ -582,8 +554,6 @@ def mcnemar(a: Report, b: Report) -> dict[str, Any]:
     Source: McNemar, Note on the sampling error of the difference between correlated proportions,
     Psychometrika 12 (1947).
     """
-    from scipy.stats import binomtest
-
     if a.data.fingerprint != b.data.fingerprint or a.classes != b.classes:
         raise ValueError(
             f"{a.model} ({a.split} of {a.data.title}) and {b.model} ({b.split} of {b.data.title}) "
@@ -649,14 +619,11 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
         >>> evaluation.with_temperature(np.array([[0.9, 0.1]]), 2).round(2)
         array([[0.75, 0.25]])
     """
-    from scipy.special import softmax
-
     return softmax(np.log(np.maximum(probabilities, 1e-7)) / temperature, axis=1)
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Finds the temperature with the least log loss; above 1, the model is too sure of itself."""
-    from scipy.optimize import minimize_scalar
 
     def loss(log_temperature):
         scaled = with_temperature(probabilities, np.exp(log_temperature))
@@ -690,8 +657,6 @@ def calibrate(
         >>> scaled.shape == report.probabilities.shape
         True
     """
-    from sklearn.model_selection import KFold
-
     p, labels = report.probabilities, report.labels
     if fitted_on is not None and fitted_on.split != report.split:
         temperature = fit_temperature(fitted_on.probabilities, fitted_on.labels)
@@ -726,9 +691,6 @@ def picture_table(report: Report) -> pd.DataFrame:
         >>> evaluation.picture_table(report).columns[:4].tolist()
         ['name', 'label', 'answer', 'confidence']
     """
-    import pandas as pd
-    from scipy.ndimage import laplace
-
     names = np.array([*report.classes, ""])
     grey = report.data.images.astype("float32") / 255
     rows = np.arange(len(grey))
@@ -743,7 +705,7 @@ def picture_table(report: Report) -> pd.DataFrame:
             "seen": report.seen,
             "brightness": grey.mean(axis=(1, 2)),
             "contrast": grey.std(axis=(1, 2)),
-            "sharpness": [laplace(picture).std() for picture in grey],
+            "sharpness": [ndimage.laplace(picture).std() for picture in grey],
         }
     )
     votes = report.data.votes
@@ -777,8 +739,6 @@ def accuracy_by(table: pd.DataFrame, column: str, *, bins: int = 5) -> pd.DataFr
         >>> len(evaluation.accuracy_by(table, "brightness", bins=3))
         3
     """
-    import pandas as pd
-
     by = table[column]
     if by.dtype.kind == "f":
         by = by.groupby(pd.qcut(by, bins, labels=False, duplicates="drop")).transform("mean")
@@ -925,9 +885,6 @@ def corrupt(images: np.ndarray, corruption: str, strength: float, *, seed: int =
         >>> evaluation.corrupt(faces, "scale", 0.8).shape
         (21, 48, 48)
     """
-    import cv2
-    from scipy import ndimage
-
     rng = np.random.default_rng(seed)
     n, height, width = images.shape
     side = rng.choice((-1, 1), n)
@@ -966,8 +923,6 @@ def corrupt(images: np.ndarray, corruption: str, strength: float, *, seed: int =
 
 def _moved(images, *, scale=1.0, degrees=0.0, right=0.0, down=0.0):
     """Scales and turns pictures about their centre and shifts them, by a number or one for each."""
-    import cv2
-
     n, height, width = images.shape
     centre = ((width - 1) / 2, (height - 1) / 2)
     each = [np.broadcast_to(value, n).tolist() for value in (scale, degrees, right, down)]
@@ -1010,11 +965,6 @@ def robustness(
         >>> table["level"].tolist()
         [0, 1, 2]
     """
-    import pandas as pd
-    from tqdm.auto import tqdm
-
-    from ferlib import runtimes
-
     opened = runtimes.open_model(model)
     data, _, columns = _compare(data, opened.classes, opened.name)
 

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import math
 import os
 import pathlib
 import sys
 import time
+from dataclasses import is_dataclass
+from typing import Any
 
 
 def write(path, text: str):
@@ -20,6 +23,19 @@ def write(path, text: str):
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(text, encoding="utf-8", newline="")
     replace(unfinished, path)
+
+
+def plain(value: Any) -> Any:
+    """Turns numpy's numbers and arrays, dataclasses and NaN (None) into what JSON knows."""
+    if is_dataclass(value):
+        value = vars(value)
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path, value):

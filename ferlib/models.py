@@ -6,7 +6,6 @@ softmax probabilities float32 [N, classes]; the seven of FER2013, in its order, 
 
 import inspect
 import os
-import re
 import socket
 import warnings
 from collections.abc import Sequence
@@ -275,27 +274,19 @@ def _backbone(name, weights, size):
                 include_top=False, weights=str(weights) or None, input_shape=(size, size, 3)
             )
     except Exception as error:
-        url = re.search(r"https?://\S+/([^/\s:]+)", str(error))
-        if weights == "imagenet" and (url or isinstance(error, OSError)):
-            raise FileNotFoundError(_no_download(name, error, url)) from error
+        if weights == "imagenet" and ("http" in str(error) or isinstance(error, OSError)):
+            folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+            raise FileNotFoundError(
+                f"The ImageNet weights of {name} cannot be downloaded ({error}). Put the file into "
+                f"{folder}, where Keras looks for it, or elsewhere and give weights=FILE; "
+                'weights="" are random weights, which is not transfer learning.'
+            ) from error
         detail = str(error).strip().splitlines()[0]
         raise ValueError(
             f"{name} cannot be built at {size} pixels with weights={str(weights)!r}: {detail}"
         ) from error
     finally:
         socket.setdefaulttimeout(patience)
-
-
-def _no_download(name, error, url):
-    """Says what to do where ImageNet weights cannot be downloaded."""
-    address = url.group(0) if url else error
-    file = url.group(1) if url else "that Keras began to download"
-    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
-    return (
-        f"The ImageNet weights of {name} cannot be downloaded ({address}). Put the file {file} "
-        f"into {folder}, where Keras looks for it; or give weights=FILE for a file elsewhere, or "
-        'weights="" for random weights, which is not transfer learning.'
-    )
 
 
 def unfreeze(model: keras.Model, part: str) -> None:
@@ -334,12 +325,8 @@ def unfreeze(model: keras.Model, part: str) -> None:
         layer.trainable = number >= start and not kept
 
 
-BUILDERS = {
-    "classic": classic,
-    "vgg": vgg,
-    "residual": residual,
-    "transfer": transfer,
-}
+BUILDERS = {"classic": classic, "vgg": vgg, "residual": residual, "transfer": transfer}
+"""Name -> function that builds a model."""
 
 
 def build(name: str, *, classes: int = 7, **options: Any) -> keras.Model:

@@ -105,7 +105,10 @@ def open_picture(source: Any) -> "Image.Image":
         with too_large, Image.open(source, formats=formats()) as image:
             return open_picture(image)
     if not isinstance(source, Image.Image):
-        source = Image.fromarray(_to_8_bits(np.asarray(source)))
+        array = np.asarray(source)
+        if array.ndim not in (2, 3):
+            raise ValueError(f"{list(array.shape)} numbers are no picture")
+        source = Image.fromarray(to_8_bits(array[..., 0] if array.shape[2:] == (1,) else array))
     image = ImageOps.exif_transpose(source)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return open_picture(np.asarray(image))
@@ -115,13 +118,15 @@ def open_picture(source: Any) -> "Image.Image":
     return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
 
 
-def _to_8_bits(array: np.ndarray) -> np.ndarray:
-    """Gives an array of pixels as uint8 [H, W], [H, W, 3] or [H, W, 4]."""
-    if array.shape[2:] == (1,):
-        array = array[..., 0]
+def to_8_bits(array: np.ndarray, *, most: int = 2**16 - 1) -> np.ndarray:
+    """Gives numbers from 0 to 1, 255 or 65,535 as uint8; which of these shows in all of them.
+
+    Raises:
+        ValueError: If one is below 0 or above `most`.
+    """
     low, high = array.min(initial=0), array.max(initial=0)
-    if array.ndim not in (2, 3) or low < 0 or not high < 2**16:
-        raise ValueError(f"{list(array.shape)} numbers from {low} to {high} are no picture")
+    if low < 0 or not high <= most:
+        raise ValueError(f"numbers from {low} to {high} are no picture")
     if array.dtype.kind == "b" or (array.dtype.kind == "f" and high <= 1):
         array = array * 255.0
     elif high > 255:

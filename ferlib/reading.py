@@ -25,8 +25,6 @@ _READABLE = (
     "of names and labels, arrays (X_train.npy, y_train.npy; images and labels in a .npz), "
     "parquet, and archives of these"
 )
-
-
 _ARRAY = "an array; wanted are names such as X_train and y_train, images and labels"
 
 
@@ -157,17 +155,14 @@ class Reader:
         used = {file for file, _ in beside}
         if beside:
             used |= {file.name for file in texts if file.base in folders.NAMES_OF_NUMBERS}
-        sets = list(tables.array_sets(file for file in arrays if file.name not in used))
-        for found in sets:
+        for found in list(tables.array_sets(file for file in arrays if file.name not in used)):
             used |= {file.name for file in found.values()}
             taken |= self._list_table(found["images"], partial(tables.array_table, found), names)
         for file in [*texts, *files.pop("parquet", []), *files.pop("arrow", [])]:
             if file.name not in used:
                 taken |= self._list_table(file, partial(tables.sniff, file), names)
         self._list_folders([file for file in pictures if file.name not in taken], bool(beside))
-        for file in arrays:
-            if file.name not in used:
-                self.tree.leave_out(file.name, _ARRAY)
+        files[_ARRAY] = [file for file in arrays if file.name not in used]
         for kind, others in files.items():
             for file in others:
                 self.tree.leave_out(file.name, kind)
@@ -241,7 +236,7 @@ class Reader:
 
     def _gather(self, chosen: list[_Part], loose: list[_Part]) -> FERData:
         """Reads the parts that were chosen, and the pictures without labels of others."""
-        chosen.sort(key=lambda part: (_split_order(part.name), part.name))
+        chosen.sort(key=lambda part: (SPLITS.index(split_in(part.name) or "train"), part.name))
         first, many = chosen[0], len(chosen) > 1
         inside = "" if many else first.name
         where = str((self.path.parent if self.path.is_file() else self.path) / inside)
@@ -364,11 +359,6 @@ def _is_data(part: _Part) -> bool:
 
 def _fullness(parts: list[_Part]) -> tuple[int, bool]:
     return sum(part.count() for part in parts if _is_data(part)), any(p.official for p in parts)
-
-
-def _split_order(name: str) -> int:
-    split = split_in(name)
-    return SPLITS.index(split) if split else 0
 
 
 def _name(row: Row, root: str, many: bool) -> str:

@@ -18,15 +18,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 from tqdm import tqdm
 
-from ferlib import faces, files, sources
-
-if TYPE_CHECKING:
-    import pandas as pd
+from ferlib import cleaning, faces, files, sources, zoo
 
 PACKAGE = Path(__file__).resolve().parent
 VERSIONED = ("ferlib", "tensorflow", "keras", "keras-tuner", "numpy", "pandas", "scikit-learn")
@@ -116,8 +115,6 @@ class Stage:
     @functools.cached_property
     def data(self) -> faces.FERData:
         """The clean data; a sample where `pictures` limits it."""
-        from ferlib import cleaning
-
         return self._part(cleaning.clean(self.loaded, seed=self.seed)[0])
 
     def find(self, path: str) -> Path | None:
@@ -146,8 +143,6 @@ class Stage:
             if path := self.find(candidate):
                 print(f"Model: {candidate} of this run.")
                 return path
-        from ferlib import zoo
-
         shipped = [name for name in STAND_INS if name in zoo.shipped()]
         if shipped and not self.loaded.is_drawn:
             print(f"Model: {shipped[0]} as shipped with ferlib, as this run has none.")
@@ -184,9 +179,7 @@ class Stage:
             **metrics: Numbers, or dictionaries of them. A dictionary with "accuracy" is a row in
                 the run's table of results (see `row`).
         """
-        from ferlib import evaluation
-
-        self.metrics |= evaluation.plain(metrics)
+        self.metrics |= files.plain(metrics)
         files.write_json(self.out / "metrics.json", self.metrics)
 
     def row(self, name: str, report: Any, **more: Any) -> dict[str, Any]:
@@ -208,13 +201,7 @@ class Stage:
 
 
 def begin(
-    name: str,
-    *,
-    data: str = "",
-    labels: str = "",
-    out: str = "",
-    seed: int = 0,
-    pictures: int = 0,
+    name: str, *, data: str = "", labels: str = "", out: str = "", seed: int = 0, pictures: int = 0
 ) -> Stage:
     """Opens a notebook: checks its parameters, finds its data and says what it found.
 
@@ -371,31 +358,24 @@ def _check(path, values):
     import papermill
 
     known = papermill.inspect_notebook(path)
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, value in values.items():
         if name in _SET_BY_RUN or name not in known:
             own = ", ".join(known.keys() - set(_SET_BY_RUN))
             raise ValueError(f"{path.stem} has no parameter {name!r} to change; it has {own}.")
         kind, meaning = known[name]["inferred_type_name"], known[name]["help"]
+        span = re.search(r"([\d.]+) to ([\d.]*\d)", meaning)  # as "1 to 40"
+        low, high = map(float, span.groups() if span else (0, math.inf))
         try:
-            checked[name] = _convert(value, kind, meaning)
+            checked[name] = _KINDS[kind](str(value))
+            fits = kind in ("str", "bool") or low <= checked[name] <= high
         except (ValueError, KeyError):
+            fits = False
+        if not fits:
             least = ", not negative" if kind in ("int", "float") else ""
-            raise ValueError(
-                f"{path.stem}: {name} is {value!r}; it must be {kind}{least}: {meaning}."
-            ) from None
+            must = f"it must be {kind}{least}: {meaning}."
+            raise ValueError(f"{path.stem}: {name} is {value!r}; {must}")
     return checked
-
-
-def _convert(value, kind, meaning):
-    """Returns a value as its declared type, in the range that its meaning names ("1 to 40")."""
-    value = _KINDS[kind](str(value))
-    if kind in ("int", "float"):
-        span = re.search(r"([\d.]+) to ([\d.]*\d)", meaning)
-        low, high = span.groups() if span else (0, math.inf)
-        if not float(low) <= float(value) <= float(high):
-            raise ValueError
-    return value
 
 
 def _plan(path):
@@ -410,19 +390,17 @@ def _plan(path):
 def _key(path, folder, given, data):
     """Returns the digest of everything that decides what a stage makes."""
     code, plan = _plan(path)
-    used = [*PACKAGE.glob("*.py"), *PACKAGE.glob("pretrained/*.json")]
+    used = [*PACKAGE.glob("*.py"), *PACKAGE.rglob("*.json")]
     for name in plan["reads"]:
         used += folder.glob(name)
     for text in ",".join(map(str, given.values())).split(","):
         if text.strip():  # a parameter may name files, or a folder of them
             used += [Path(text.strip()), *Path(text.strip()).rglob("*")]
     used = sorted(path for path in used if path.is_file())
-    about = [code, given, data.title, data.fingerprint, [path.parts[-3:] for path in used]]
-    digest = hashlib.sha256(json.dumps(about).encode())
-    digest.update(b"" if data.votes is None else data.votes.tobytes())
-    for path in used:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    votes = b"" if data.votes is None else data.votes.tobytes()
+    about = [code, given, data.title, data.fingerprint, hashlib.sha256(votes).hexdigest()]
+    about += [[path.parts[-3:], files.digest(path)] for path in used]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
 def _missing(path, folder):
@@ -470,15 +448,21 @@ def _manifest(folder, profile, seed, data):
     old = read_manifest(folder)["stages"] if (folder / "manifest.json").exists() else {}
     about = {key: getattr(data, key) for key in ("title", "fingerprint", "is_drawn")}
     about |= {split: int((data.split == split).sum()) for split in data.splits}
-    versions = {item.name: item.version for item in importlib.metadata.distributions()}
-    versions = {name: versions.get(name) for name in VERSIONED}
-    manifest = {"status": "running", "profile": profile, "seed": seed, "data": about}
-    manifest["revision"] = _revision()
-    manifest["versions"] = {"python": sys.version.split()[0]} | versions
-    manifest["stages"] = {
-        stage: entry for stage, entry in old.items() if entry["status"] != "running"
+    return {
+        "status": "running",
+        "profile": profile,
+        "seed": seed,
+        "data": about,
+        "revision": _revision(),
+        "versions": {"python": sys.version.split()[0]} | versions(VERSIONED),
+        "stages": {stage: entry for stage, entry in old.items() if entry["status"] != "running"},
     }
-    return manifest
+
+
+def versions(names: Iterable[str]) -> dict[str, str | None]:
+    """Gives the versions of packages; None for one that is not installed."""
+    found = {item.name: item.version for item in importlib.metadata.distributions()}
+    return {name: found.get(name) for name in names}
 
 
 def _revision():
@@ -601,9 +585,10 @@ def _report(manifest, folder):
 
     page = (PACKAGE / "report.html").read_text(encoding="utf-8")
     template = jinja2.Environment(autoescape=True).from_string(page)
-    rows, drawn = results(folder).to_dict("records"), DRAWN * manifest["data"]["is_drawn"]
-    about = {"run": manifest, "name": folder.name, "rows": rows, "drawn": drawn, "on_val": ON_VAL}
-    files.write(folder / "report.html", template.render(about))
+    drawn = DRAWN if manifest["data"]["is_drawn"] else ""
+    rows = results(folder).to_dict("records")
+    text = template.render(run=manifest, name=folder.name, rows=rows, drawn=drawn, on_val=ON_VAL)
+    files.write(folder / "report.html", text)
 
 
 def read_manifest(run: Path | str) -> dict[str, Any]:
@@ -622,7 +607,7 @@ def read_manifest(run: Path | str) -> dict[str, Any]:
     raise FileNotFoundError(f"{run} is no run: it holds no manifest.json. Runs lie in runs/.")
 
 
-def results(run: Path | str) -> "pd.DataFrame":
+def results(run: Path | str) -> pd.DataFrame:
     """Collects what the finished stages of a run have measured.
 
     Args:
@@ -634,8 +619,6 @@ def results(run: Path | str) -> "pd.DataFrame":
     Raises:
         FileNotFoundError: If there is no such run.
     """
-    import pandas as pd
-
     manifest, rows = read_manifest(run), []
     for stage, entry in manifest["stages"].items():
         path = manifest["folder"] / stage / "metrics.json"
@@ -648,7 +631,7 @@ def results(run: Path | str) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=names)
 
 
-def compare(first: Path | str, second: Path | str) -> "pd.DataFrame":
+def compare(first: Path | str, second: Path | str) -> pd.DataFrame:
     """Puts the parameters and the results of two runs side by side.
 
     Args:
@@ -662,8 +645,6 @@ def compare(first: Path | str, second: Path | str) -> "pd.DataFrame":
         FileNotFoundError: If one of them is no run.
         ValueError: If they are the same.
     """
-    import pandas as pd
-
     if str(first) == str(second):
         raise ValueError(f"{first} is one run: name two.")
     columns = []

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ferlib.archives import File
+from ferlib.archives import File, readable
 from ferlib.faces import Fault, split_in, split_of, split_of_folder, without_split
 from ferlib.labels import FERPLUS, SIDE, is_emotion
-from ferlib.pictures import read_face, read_picture
+from ferlib.pictures import read_face, read_picture, to_8_bits
 
 LONGEST = 2**20
 """The longest line of a table in bytes; 2,304 numbers of 17 digits need 45,000."""
@@ -322,12 +322,7 @@ def _json_table(file: File) -> Table | None:
     except (ValueError, RecursionError):
         return None
     header = list(dict.fromkeys(key for item in found for key in item))
-    records = [[item.get(key) for key in header] for item in found]
-    return _checked(Table(file, header, _roles(header), part_of(iter, records)))
-
-
-def _is_text(cell: Any) -> bool:
-    return cell is None or isinstance(cell, str)
+    return _of_columns(file, header, [[item.get(key) for item in found] for key in header])
 
 
 def _json_objects(text: str) -> list[dict[str, Any]]:
@@ -365,29 +360,32 @@ def _arrow_table(file: File) -> Table:
         else:
             table = pyarrow.ipc.open_stream(content).read_all()
         about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-        roles = _roles(table.column_names)
-        columns = {at: table.column(at).to_pylist() for place in roles.values() for at in place}
+        columns = [column.to_pylist() for column in table.columns]
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise ValueError(f"{file.name} is damaged: {error}") from error
-    encoded = [at for at in roles.get("name", []) if not all(map(_is_text, columns[at]))]
-    if encoded and "pixels" not in roles:  # an image is its name, or what its file holds
-        roles = {**roles, "name": [], "pixels": encoded[:1]}
-    for at in roles.get("pixels", []):
-        columns[at] = [{"bytes": x} if isinstance(x, bytes) else x for x in columns[at]]
     features = about.get("info", {}).get("features", {})
-    for at in roles.get("label", []):
+    for at in _roles(table.column_names).get("label", []):
         names = features.get(table.column_names[at], {}).get("names")
         if names:
             columns[at] = [names[n] if n in range(len(names)) else None for n in columns[at]]
-    nothing = [None] * table.num_rows
-    records = [columns.get(at, nothing) for at in range(table.num_columns)]
-    found = _checked(Table(file, table.column_names, roles, part_of(zip, *records)))
+    found = _of_columns(file, table.column_names, columns)
     if found is None:
         raise ValueError(
             f"{file.name} has the columns {', '.join(table.column_names)}; wanted are image (or "
             "pixels) and label."
         )
     return found
+
+
+def _of_columns(file: File, header: list[str], columns: list[list]) -> Table | None:
+    """Makes a table of columns; an image is its name, or what its file holds."""
+    roles = _roles(header)
+    for at in [*roles.get("name", []), *roles.get("pixels", [])]:
+        columns[at] = [{"bytes": x} if isinstance(x, bytes) else x for x in columns[at]]
+    held = [at for at in roles.get("name", []) if any(isinstance(x, dict) for x in columns[at])]
+    if held and "pixels" not in roles:
+        roles |= {"name": [], "pixels": held[:1]}
+    return _checked(Table(file, header, roles, part_of(zip, *columns)))
 
 
 # ---- arrays ------------------------------------------------------------------------------
@@ -436,7 +434,10 @@ def array_table(files: dict[str, File]) -> Table:
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
         images = np.moveaxis(images, 1, 3)  # the channels were first
     as_fer2013 = images.size == len(images) * _PIXELS
-    images = _to_8_bits(images, file.name)
+    try:
+        images = to_8_bits(images, most=2**16 - 1 if images.dtype == np.uint16 else 255)
+    except ValueError as error:
+        raise ValueError(f"{file.name}: {error}; wanted are 0 to 255 or 0 to 1.") from error
     if as_fer2013:
         images = images.reshape(-1, SIDE, SIDE)
     label = arrays.get("label")
@@ -465,18 +466,6 @@ def _array(file: File) -> np.ndarray:
     if content.read(1):
         raise ValueError(f"{file.name} is damaged: it is longer than its header says.")
     return array
-
-
-def _to_8_bits(images: np.ndarray, name: str) -> np.ndarray:
-    """Returns pictures as uint8; how they are scaled shows in all of them, not in each."""
-    low, high = images.min(initial=0), images.max(initial=0)
-    if images.dtype == np.uint16 and high > 255:
-        images = images / 257
-    elif not (low >= 0 and high <= 255):
-        raise ValueError(f"{name} has numbers from {low} to {high}; wanted are 0 to 255 or 0 to 1.")
-    elif images.dtype.kind in "bf" and high <= 1:
-        images = images * 255.0
-    return np.rint(images).astype(np.uint8)
 
 
 # ---- rows --------------------------------------------------------------------------------
@@ -573,15 +562,9 @@ def majority(votes: dict[str, float]) -> str:
 @functools.lru_cache(1000)
 def text_of(cell: Any) -> str:
     """Returns a cell as text; a label such as 3.0, or 3,0, is 3."""
-    if cell is None:
-        return ""
-    text = str(cell)
     if isinstance(cell, bytes):
-        try:
-            text = cell.decode()
-        except UnicodeDecodeError:
-            text = cell.decode("latin-1")
-    return re.sub(r"^(\d+)[.,]0*$", r"\1", text)
+        cell = readable(cell)
+    return re.sub(r"^(\d+)[.,]0*$", r"\1", "" if cell is None else str(cell))
 
 
 def parse_pixels(text: bytes) -> np.ndarray:

@@ -16,8 +16,9 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -165,7 +166,7 @@ class Spread:
     processes: int = 1
 
     @classmethod
-    def over(cls, devices):
+    def over(cls, devices: str) -> Self:
         """Finds the devices, and first waits for the other processes, where there are any."""
         if devices == "one":
             return cls()
@@ -183,25 +184,17 @@ class Spread:
             keras.distribution.initialize()
         return cls(jax.device_count(), jax.process_index(), jax.process_count())
 
-    def scope(self):
+    def scope(self) -> contextlib.AbstractContextManager:
         """Gives the context in which models are built, so that all devices have a copy."""
         if self.devices == 1:
             return contextlib.nullcontext()
         return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
 
-    def check(self, batch_size):
-        """Refuses batches that cannot be shared evenly."""
-        if batch_size % self.devices:
-            raise ValueError(
-                f"A batch of {batch_size} pictures cannot be shared evenly among {self.devices} "
-                "devices: change batch_size."
-            )
-
-    def share_of(self, size):
+    def share_of(self, size: int) -> int:
         """Gives this process's part of a batch of about so many pictures."""
         return max(size // self.devices, 1) * self.devices // self.processes
 
-    def share(self, *arrays):
+    def share(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         """Gives this process's rows, as many on each device; rows that fill up weigh nothing."""
         if self.devices == 1:
             return arrays
@@ -211,7 +204,7 @@ class Spread:
         mine = slice(self.process, None, self.processes)
         return *(x[rows[mine] % count] for x in arrays), weights[mine]
 
-    def agree(self, done, out):
+    def agree(self, done: int, out: Path) -> None:
         """Waits for all processes, and refuses to continue where they see other checkpoints."""
         if self.processes > 1:
             from jax.experimental import multihost_utils
@@ -220,7 +213,7 @@ class Spread:
                 raise ValueError(f"{out} must be one folder that all processes share.")
 
     @contextlib.contextmanager
-    def advice(self):
+    def advice(self) -> Generator[None]:
         """Says what to do where this process fails because another has ended."""
         try:
             yield
@@ -397,7 +390,12 @@ def _feed(recipe, data, spread):
         card = zoo.read_card(name)
         if card and tuple(card.get("classes", EMOTIONS)) != data.classes:
             raise ValueError(f"{name} knows other classes than {', '.join(data.classes)}.")
-    spread.check(min(recipe.batch_size, len(pictures)))
+    size = min(recipe.batch_size, len(pictures))
+    if size % spread.devices:
+        raise ValueError(
+            f"A batch of {size} pictures cannot be shared evenly among {spread.devices} devices: "
+            "change batch_size."
+        )
     return batches.Batches(
         pictures.images,
         _targets(recipe, pictures),
@@ -516,7 +514,7 @@ def _loss(recipe, classes):
     return loss
 
 
-def accuracy(wanted, answers):
+def accuracy(wanted: Any, answers: Any) -> Any:
     """Says which answers are right; Keras names the metric after this function."""
     return keras.metrics.categorical_accuracy(wanted, answers[:, : wanted.shape[-1]])
 
@@ -525,7 +523,13 @@ def _optimizer(recipe, steps):
     """Gives the optimizer of a recipe, for epochs of so many batches."""
     options = {"learning_rate": recipe.learning_rate, "weight_decay": recipe.weight_decay or None}
     if recipe.schedule == "cosine":
-        options["learning_rate"] = _cosine(recipe, steps)
+        warmup = int(recipe.warmup_epochs * steps)
+        options["learning_rate"] = keras.optimizers.schedules.CosineDecay(
+            recipe.learning_rate / 100 if warmup else recipe.learning_rate,
+            max(recipe.epochs * steps - warmup, 1),
+            warmup_target=recipe.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
     if recipe.ema:
         options |= {"use_ema": True, "ema_momentum": recipe.ema}
     if recipe.optimizer == "sgd":
@@ -535,21 +539,6 @@ def _optimizer(recipe, steps):
     if recipe.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
-
-
-def _cosine(recipe, steps):
-    """Gives a learning rate that rises linearly, then falls to zero as a cosine does."""
-    warmup = int(recipe.warmup_epochs * steps)
-    falling = max(recipe.epochs * steps - warmup, 1)
-    schedule = keras.optimizers.schedules.CosineDecay
-    if not warmup:
-        return schedule(recipe.learning_rate, falling)
-    return schedule(
-        recipe.learning_rate / 100,
-        falling,
-        warmup_target=recipe.learning_rate,
-        warmup_steps=warmup,
-    )
 
 
 # ---- callbacks ---------------------------------------------------------------------------
@@ -563,7 +552,7 @@ class _Seeds(keras.callbacks.Callback):
         self.feed = feed
         self.seed = seed
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch, logs: Any = None):
         self.feed.start_epoch(epoch)
         random = [v for v in self.model.variables if v.name == "seed_generator_state"]
         for number, variable in enumerate(random):
@@ -600,10 +589,10 @@ class _Checkpoint(keras.callbacks.Callback):
         self.spread.agree(done, self.out)
         return done
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch, logs: Any = None):
         self.started = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs: Any = None):
         if not np.isfinite(logs["loss"] + logs["val_loss"]):
             raise FloatingPointError(
                 f"The loss is {logs['loss']}, on val {logs['val_loss']}, after epoch {epoch + 1} "
@@ -646,17 +635,18 @@ class Progress(keras.callbacks.Callback):
         >>> progress = Progress(28709)  # then: model.fit(..., verbose=0, callbacks=[progress])
     """
 
+    params: Any  # of `fit`, as Keras sets them
     async_safe = True  # else Keras waits for a GPU after every batch, only to move the bar
 
     def __init__(self, pictures: int):
         super().__init__()
         self.pictures = pictures
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self.batch = self.pictures // self.params["steps"]
-        self.bar = None
+        self.bar: Any = None
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.started = time.monotonic()
         self.name = f"epoch {epoch + 1}/{self.params['epochs']}"
         each = self.batch * self.params["steps"]
@@ -666,13 +656,13 @@ class Progress(keras.callbacks.Callback):
             self.bar = _bar(desc=f"{self.name}: ", total=total, initial=start, unit=" pictures")
         self.bar.set_description(self.name, refresh=False)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.bar.update(self.batch)
 
-    def on_test_batch_end(self, batch, logs=None):
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         self.bar.update(0)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         results = [self.name]
         for name, value in logs.items():
             form = ".1%" if name.endswith("accuracy") else ".3f"
@@ -681,7 +671,7 @@ class Progress(keras.callbacks.Callback):
         self.bar.write("  ".join(results), file=sys.stdout)
         sys.stdout.flush()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         self.bar.close()
 
 

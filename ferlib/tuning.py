@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -91,7 +92,7 @@ def _scaled(augmentation, factor):
     return dataclasses.replace(augmentation, **scaled)
 
 
-class _Books:
+class _Books(keras_tuner.Oracle):
     """Books of an oracle that survive a kill at any moment, which keras-tuner's do not.
 
     Of a distributed search there is one oracle, the chief's.
@@ -208,7 +209,8 @@ class _Tuner(BaseTuner):
 
     def run_trial(self, trial, data, *, recipe, progress, **_):
         folder = Path(self.get_trial_dir(trial.trial_id))
-        end, started = {"epochs": 0, "reason": ""}, time.perf_counter()
+        end: dict[str, Any] = {"epochs": 0, "reason": ""}
+        started = time.perf_counter()
         try:
             with _freed_graphs():
                 made = recipe(trial.hyperparameters)
@@ -446,11 +448,11 @@ def _rows(out):
 def _row(folder):
     """Reads a trial's row from its folder; None where it has not ended."""
     path = folder / "trial.json"
-    trial = _read(path) if path.exists() else {"status": ""}
+    trial: dict[str, Any] = _read(path) if path.exists() else {"status": ""}
     if trial["status"] not in ("COMPLETED", "FAILED"):
         return None
     values = trial["hyperparameters"]["values"].items()
-    row = {"number": int(trial["trial_id"])}
+    row: dict[str, Any] = {"number": int(trial["trial_id"])}
     row |= {name: value for name, value in values if not name.startswith("tuner/")}
     row |= {"score": trial["score"], "status": trial["status"].lower()}
     return row | _read(folder / "end.json")
