@@ -276,6 +276,30 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def _add_data(add, name="--data", more="", **options):
+    """Adds the options of data."""
+    add(name, metavar="SOURCE", help="csv, folder, archive, Kaggle handle or drawn; without it "
+        "$FERLIB_DATA, data/raw, a Kaggle or Colab mount, the public Kaggle download, and last "
+        "drawn faces", **options)  # fmt: skip
+    add("--labels", metavar="NAME|FILE", help="what labels mean: fer2013, rafdb, affectnet, "
+        f"ferplus, ck, or a JSON file of old name to class (null leaves out){more}")  # fmt: skip
+    add("--partial", action="store_true", help="take what is there of data that is cut off")
+
+
+def _add_model(add, name, **options):
+    """Adds a model of any kind, and how it is read."""
+    add(name, metavar="MODEL", **options,
+        help="a .keras, .h5, .onnx or .tflite file, or the name of a shipped model")  # fmt: skip
+    add("--input", choices=["0-255", "0-1", "-1-1", "imagenet"],
+        help="pixels that a model from elsewhere expects")  # fmt: skip
+    add("--classes", metavar="NAMES",
+        help="its outputs in order, commas between; alphabetical for FER2013's")  # fmt: skip
+    add("--prior", default="trained", metavar="uniform|STRENGTH",
+        help="answer as if classes were equally frequent; 0.5 goes half the way")  # fmt: skip
+    add("--device", choices=["cuda", "coreml", "directml", "cpu"],
+        help="what runs an .onnx file; the quickest that is there without it")  # fmt: skip
+
+
 def parser() -> argparse.ArgumentParser:
     """Makes the parser of the command line."""
     top = argparse.ArgumentParser("ferlib", description="CNNs for facial expressions on FER2013.")
@@ -290,38 +314,12 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true", help="print one JSON value")
         return made.add_argument
 
-    source = {
-        "metavar": "SOURCE",
-        "help": "csv, folder, archive, Kaggle handle or drawn; without it $FERLIB_DATA, data/raw, "
-        "a Kaggle or Colab mount, the public Kaggle download, and last drawn faces",
-    }
-    model = {"metavar": "MODEL", "help": "a .keras or .h5 file, or the name of a shipped model"}
-    meaning = (
-        "what labels mean: fer2013, rafdb, affectnet, ferplus, ck, or a JSON file of old name to "
-        "class (null leaves out)"
-    )
-
-    def add_data(add, name="--data", more="", **options):
-        add(name, **source | options)
-        add("--labels", metavar="NAME|FILE", help=meaning + more)
-        add("--partial", action="store_true", help="take what is there of data that is cut off")
-
-    def add_reading(add):
-        add("--input", choices=["0-255", "0-1", "-1-1", "imagenet"],
-            help="pixels that a model from elsewhere expects")  # fmt: skip
-        add("--classes", metavar="NAMES",
-            help="its outputs in order, commas between; alphabetical for FER2013's")  # fmt: skip
-        add("--prior", default="trained", metavar="uniform|STRENGTH",
-            help="answer as if classes were equally frequent; 0.5 goes half the way")  # fmt: skip
-        add("--device", choices=["cuda", "coreml", "directml", "cpu"],
-            help="what runs an .onnx file; the quickest that is there without it")  # fmt: skip
-
     add = command(data)
-    add_data(add, "source", nargs="?")
+    _add_data(add, "source", nargs="?")
 
     add = command(run)
     add("--profile", default="quick", help="smoke, quick, full or another of profiles/")
-    add_data(add)
+    _add_data(add)
     add("--name", help="name of the folder in runs/; the profile's without it")
     add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
     add("--only", default="", metavar="03,06", help="only these notebooks")
@@ -331,7 +329,7 @@ def parser() -> argparse.ArgumentParser:
     add = command(train)
     add("recipe", metavar="RECIPE", help="name of a shipped recipe, or a JSON file")
     add("--out", required=True, metavar="DIR", help="folder of the training")
-    add_data(add)
+    _add_data(add)
     add("-p", action="append", default=[], metavar="epochs=20", help="change the recipe")
     add("--devices", default="one", choices=["one", "all"],
         help="all: share each batch among all GPUs, on JAX also of several machines")  # fmt: skip
@@ -342,7 +340,7 @@ def parser() -> argparse.ArgumentParser:
     add("--trials", type=int, default=12, help="how many (default 12)")
     add("--epochs", type=int, default=3, help="epochs of a trial (default 3)")
     add("--seed", type=int, default=0, help="seed of every random choice (default 0)")
-    add_data(add)
+    _add_data(add)
     add("--workers", type=int, default=1, metavar="N", help="processes that train (default 1)")
     add("--address", default="", metavar="HOST:PORT", help="let other machines join here")
     add("--join", default="", metavar="HOST:PORT",
@@ -350,9 +348,8 @@ def parser() -> argparse.ArgumentParser:
     add("--name", default="", help="this machine's name among those that join; its host's without")
 
     add = command(evaluate)
-    add("model", **model | {"help": f"{model['help']}; also .onnx and .tflite"})
-    add_data(add, more="; ferplus: also the accuracy against the majority of FER+'s votes")
-    add_reading(add)
+    _add_model(add, "model")
+    _add_data(add, more="; ferplus: also the accuracy against the majority of FER+'s votes")
     add("--split", choices=["train", "val", "test"], help="test where there is one, else val")
     add("--tta", nargs="?", const="flip", default="none", choices=["none", "flip", "ten"],
         help="average the answers to changed pictures")  # fmt: skip
@@ -361,10 +358,7 @@ def parser() -> argparse.ArgumentParser:
 
     add = command(predict)
     add("picture", nargs="+", metavar="PICTURE|CLIP|FOLDER|CSV|ARCHIVE|URL|camera")
-    add(
-        "--model", **model | {"help": f"{model['help']}; also .onnx and .tflite"}, default="compact"
-    )
-    add_reading(add)
+    _add_model(add, "--model", default="compact")
     add("--detect", default="auto", choices=["auto", "yes", "no"],
         help="search for faces: auto does in pictures larger than 64x64")  # fmt: skip
     add("--boxes", metavar="CSV", help="where faces are: file,left,top,width,height")
@@ -375,11 +369,11 @@ def parser() -> argparse.ArgumentParser:
         "written anew with its faces framed")  # fmt: skip
 
     add = command(export)
-    add("model", **model)
+    add("model", metavar="MODEL", help="a .keras or .h5 file, or the name of a shipped model")
     add("--to", default="onnx", choices=["onnx", "litert"])
     add("--int8", action="store_true", help="in 8-bit integers, calibrated on train")
     add("--out", metavar="FILE", help="where to write; beside the model without it")
-    add_data(add)
+    _add_data(add)
 
     add = command(compare)
     add("run", nargs=2, metavar="RUN", help="folder of a run, or its name in runs/")

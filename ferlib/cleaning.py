@@ -101,10 +101,8 @@ def find_copies(data: FERData) -> "pandas.DataFrame":
         rows = by_group[end - n : end]
         counts = [int((data.split[rows] == split).sum()) for split in names]
         labels = [data.classes[label] for label in np.unique(data.labels[rows])]
-        across = np.count_nonzero(counts) > 1
-        found.append(
-            [len(rows), *counts, ", ".join(labels), len(labels) > 1, across, rows.tolist()]
-        )
+        is_doubtful = len(labels) > 1, np.count_nonzero(counts) > 1
+        found.append([n, *counts, ", ".join(labels), *is_doubtful, rows.tolist()])
     table = pd.DataFrame(found, columns=columns)
     return table.sort_values("copies", ascending=False, kind="stable", ignore_index=True)
 
@@ -136,18 +134,14 @@ def clean(data: FERData, *, seed: int = 0, share: float = 0.1) -> tuple[FERData,
     train = np.flatnonzero(split == "train")
     reason = _reasons(data.images[train], data.labels[train])
     out = train[reason != ""]
-    removed = {
-        "row": out,
-        "name": data.names[out],
-        "label": np.array(data.classes)[data.labels[out]],
-        "reason": reason[reason != ""],
-    }
+    removed = pd.DataFrame({"row": out, "name": data.names[out]})
+    removed["label"] = np.array(data.classes)[data.labels[out]]
+    removed["reason"] = reason[reason != ""]
+    missing = []
+    if "val" not in data.splits:
+        missing.append("val")
     if not data.splits:
-        missing = ("val", "test")
-    elif "val" not in data.splits:
-        missing = ("val",)
-    else:
-        missing = ()
+        missing.append("test")
     made = dict.fromkeys(missing, 0)
     train = train[reason == ""]
     rng = np.random.default_rng(seed)
@@ -158,7 +152,7 @@ def clean(data: FERData, *, seed: int = 0, share: float = 0.1) -> tuple[FERData,
             split[rows[i * n : (i + 1) * n]] = name
             made[name] += n
     kept = np.setdiff1d(np.arange(len(data)), out)
-    report = CleaningReport(len(data), len(kept), made, pd.DataFrame(removed))
+    report = CleaningReport(len(data), len(kept), made, removed)
     return replace(data, split=split).select(kept), report
 
 

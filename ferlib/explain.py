@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from ferlib import runtimes, zoo
+from ferlib.backend import keras
 
 if TYPE_CHECKING:
-    import keras
-
     from ferlib.runtimes import Model
 
 
@@ -28,7 +28,6 @@ def _trace(model) -> tuple[keras.KerasTensor, list]:
     Returns:
         The copy's input and, in the order of the calls, (layer, input, output) of each layer.
     """
-    import keras
 
     def call(layer, x, *args, **kwargs):
         if isinstance(layer, keras.Sequential):
@@ -37,8 +36,7 @@ def _trace(model) -> tuple[keras.KerasTensor, list]:
             return x
         if isinstance(layer, keras.Model):
             x = keras.tree.pack_sequence_as(layer.input, keras.tree.flatten(x))
-            same = dict(clone_function=lambda inner: inner, call_function=call)
-            keras.models.clone_model(layer, input_tensors=x, **same)
+            keras.models.clone_model(layer, x, clone_function=lambda y: y, call_function=call)
         else:
             calls.append((layer, x, layer(x, *args, **kwargs)))
         return calls[-1][2]
@@ -57,8 +55,6 @@ def _cut(model) -> tuple[keras.Model, keras.Model]:
     The second part ends at the logits where a layer is called so, else at the logarithm of the
     probabilities.
     """
-    import keras
-
     inputs, calls = _trace(model)
     logits = [y for layer, _, y in calls if layer.name == "logits"]
     scores = logits[-1] if logits else keras.ops.log(calls[-1][2] + 1e-7)
@@ -101,9 +97,6 @@ def gradcam(model: Model, images: np.ndarray, labels: np.ndarray | None = None) 
     Source: Selvaraju et al., Grad-CAM (2017); Draelos and Carin, Use HiResCAM instead of Grad-CAM
     for faithful explanations of convolutional neural networks (2020).
     """
-    import cv2
-    import keras
-
     opened = _open(model)
     members = zoo.members(opened.keras_model)
     if len(members) > 1:
@@ -128,7 +121,6 @@ def gradcam(model: Model, images: np.ndarray, labels: np.ndarray | None = None) 
 
 def _gradient(head, features, chosen):
     """Gradient of `sum(head(features) * chosen)` for the features, on any backend of Keras."""
-    import keras
 
     def score(x):
         return keras.ops.sum(keras.ops.multiply(head(x, training=False), chosen))
@@ -170,8 +162,6 @@ def embed(model: Model, images: np.ndarray) -> np.ndarray:
         >>> explain.embed("tiny", drawn.draw(21).images).shape
         (21, 128)
     """
-    import keras
-
     opened = _open(model)
     members = zoo.members(opened.keras_model)
     if len(members) > 1:

@@ -150,9 +150,7 @@ def _zip(models):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.mkdir("ferlib/pretrained")
-        own = [
-            path for path in PACKAGE.glob("*.*") if path.suffix in (".py", ".html", ".js", ".json")
-        ]
+        own = [*PACKAGE.glob("*.py"), *PACKAGE.glob("*.js*"), *PACKAGE.glob("*.html")]
         for path in sorted(own) + models:
             archive.write(path, Path("ferlib", path.relative_to(PACKAGE)))
     return base64.b64encode(packed.getvalue()).decode()

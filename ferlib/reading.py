@@ -48,7 +48,7 @@ class _Part:
         rows: Reads it.
         count: Counts its rows or pictures.
         problem: Why it cannot be read; "" for nothing.
-        labelled: Whether it has labels.
+        labelled: Whether it has labels that can be read.
         official: Whether its splits or numbers are FER2013's own.
         numbering: The numbering that is its own, "" for none.
     """
@@ -108,7 +108,7 @@ class Reader:
         homes = defaultdict(list)
         for part in self.parts:
             homes[part.home].append(part)
-        found = [home for home, parts in homes.items() if any(map(_is_data, parts))]
+        found = [home for home, parts in homes.items() if any(p.labelled for p in parts)]
         if not found:
             self._nothing()
         best = found[0] if len(found) == 1 else max(found, key=lambda home: _fullness(homes[home]))
@@ -195,7 +195,7 @@ class Reader:
         try:
             table = sniff()
         except ValueError as error:
-            self.parts.append(_Part(home, file.name, problem=str(error)))
+            self.parts.append(_Part(home, file.name, problem=str(error), labelled=False))
             return set()
         if table is None:
             self.tree.leave_out(file.name, tables.what_is(file))
@@ -254,7 +254,7 @@ class Reader:
         wanted = self.labels
         if wanted is None and first.home == ("beside", ""):
             wanted = folders.names_of_numbers(self.tree.files)
-        meaning = Meaning(wanted, numbering=first.numbering, where=where, by_folder=by_folder)
+        meaning = Meaning(wanted, first.numbering, where, by_folder)
         good, more_bad = meaning.apply([row for row in rows if row.label is not None])
         good.sort(key=lambda row: row.order)
         bad += more_bad
@@ -353,12 +353,8 @@ def _merged(left_out: list[LeftOut]) -> list[LeftOut]:
     return merged
 
 
-def _is_data(part: _Part) -> bool:
-    return part.labelled and not part.problem
-
-
 def _fullness(parts: list[_Part]) -> tuple[int, bool]:
-    return sum(part.count() for part in parts if _is_data(part)), any(p.official for p in parts)
+    return sum(part.count() for part in parts if part.labelled), any(p.official for p in parts)
 
 
 def _name(row: Row, root: str, many: bool) -> str:

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -191,14 +191,7 @@ def _mark(path: str | Path) -> list:
     return [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
 
 
-def _cached(
-    path: Path,
-    *,
-    cache: str | Path | bool | None,
-    votes: str | Path | None,
-    labels: str | Path | Mapping | None,
-    partial: bool,
-) -> FERData:
+def _cached(path: Path, cache: Any, votes: Any, labels: Any, partial: bool) -> FERData:
     """Opens the cache of a source, or reads the source and caches it."""
     tree = archives.walk(path)
     beside = path.with_name(_VOTES)
