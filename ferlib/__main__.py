@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,14 @@ def data(args: argparse.Namespace) -> dict:
     return about
 
 
-def _faces(args, **options):
+def _faces(args: argparse.Namespace, **options: Any):
     """Reads and cleans the data that a command names."""
     from ferlib import cleaning
 
     return cleaning.prepare(args.data, **{"labels": args.labels, "partial": args.partial} | options)
 
 
-def _changes(texts, example):
+def _changes(texts: list[str], example: str):
     """Takes `-p NAME=VALUE` apart."""
     wrong = [text for text in texts if "=" not in text]
     if wrong:
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> dict:
     return made
 
 
-def _print_results(made, table):
+def _print_results(made: dict, table: Any):
     """Prints how the stages of a run went, and the accuracies that they measured."""
     import pandas as pd
 
@@ -117,7 +118,7 @@ def tune(args: argparse.Namespace) -> Any:
     return files.plain(table.to_dict("records"))
 
 
-def _tune_in_several(args):
+def _tune_in_several(args: argparse.Namespace):
     """Searches in several processes, of which each runs `tune` and the chief prints the table."""
     import pandas as pd
 
@@ -202,7 +203,7 @@ def predict(args: argparse.Namespace) -> Any:
     return answer
 
 
-def _camera(args, model):
+def _camera(args: argparse.Namespace, model: Any):
     """Shows the camera in a window."""
     from ferlib import camera
 
@@ -271,12 +272,12 @@ def _versions():
 class _Version(argparse.Action):
     """Prints versions and ends; they are looked up only when somebody asks."""
 
-    def __call__(self, parser, *_args, **_options):
+    def __call__(self, parser: Any, *_args: Any, **_options: Any):
         print(_versions())
         parser.exit()
 
 
-def _add_data(add, name="--data", more="", **options):
+def _add_data(add: Callable, name: str = "--data", more: str = "", **options: Any):
     """Adds the options of data."""
     add(name, metavar="SOURCE", help="csv, folder, archive, Kaggle handle or drawn; without it "
         "$FERLIB_DATA, data/raw, a Kaggle or Colab mount, the public Kaggle download, and last "
@@ -286,7 +287,7 @@ def _add_data(add, name="--data", more="", **options):
     add("--partial", action="store_true", help="take what is there of data that is cut off")
 
 
-def _add_model(add, name, **options):
+def _add_model(add: Callable, name: str, **options: Any):
     """Adds a model of any kind, and how it is read."""
     add(name, metavar="MODEL", **options,
         help="a .keras, .h5, .onnx or .tflite file, or the name of a shipped model")  # fmt: skip
@@ -307,7 +308,7 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(status=0)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(function):
+    def command(function: Any) -> Callable:
         text = function.__doc__
         made = commands.add_parser(function.__name__, help=text, description=text)
         made.set_defaults(function=function)

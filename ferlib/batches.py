@@ -87,7 +87,7 @@ class Augmenter(keras.layers.Layer):
             x = self._erased(x, u, height, width)
         return ops.cast(ops.clip(ops.round(x), 0, 255), images.dtype)
 
-    def _affine(self, u, height, width):
+    def _affine(self, u: Any, height: Any, width: Any):
         """Gives the map from output to input pixels about the centre, float32 [N, 8]."""
         a = self.augmentation
         soft = (u[:, 13] + 1) / 2 >= a.sharp
@@ -108,7 +108,7 @@ class Augmenter(keras.layers.Layer):
         down = [sin, cos, cy - sin * dx - cos * dy]
         return ops.stack([*across, *down, zero, zero], axis=1)
 
-    def _erased(self, x, u, height, width):
+    def _erased(self, x: Any, u: Any, height: Any, width: Any):
         """Replaces a rectangle of some of the pictures by one grey."""
         rows = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1, 1)) / height
         columns = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, -1, 1)) / width
@@ -123,12 +123,12 @@ class Augmenter(keras.layers.Layer):
         return ops.where(ops.logical_and(inside, chosen), grey, x)
 
 
-def _column(u, number):
+def _column(u: Any, number: int):
     """Gives one random number for each picture, [N, 1, 1, 1]."""
     return ops.reshape(u[:, number], (-1, 1, 1, 1))
 
 
-def _moved(images, maps):
+def _moved(images: Any, maps: Any):
     """Moves pictures, float32 [N, H, W, C]; what comes in from outside repeats the border.
 
     Args:
@@ -300,7 +300,7 @@ class Batches(keras.utils.PyDataset):
             x, y = self._blended(x, y, index)
         return x[self.part], y[self.part]
 
-    def _blended(self, x, y, index):
+    def _blended(self, x: Any, y: Any, index: int):
         """Blends each picture of a batch, and its target, with the one before it."""
         rng = np.random.default_rng([self.seed, self.epoch, index])
         share = rng.beta(self.mixup, self.mixup, len(y)).astype("float32")[:, None]

@@ -130,7 +130,7 @@ def run(
             _check_chief(chief)
 
 
-def _machine(name):
+def _machine(name: str):
     """Gives the name of a machine that joins, in the ids of its workers."""
     machine = name or f"at-{socket.gethostname()}"
     machine = machine.replace("chief", "first")  # keras-tuner takes any "chief" for the chief
@@ -139,7 +139,7 @@ def _machine(name):
     return machine
 
 
-def _environment(host, port, workers):
+def _environment(host: str, port: str, workers: int):
     """Gives the environment of a machine's processes, which share its cores."""
     share = str(max(1, (os.cpu_count() or 1) // max(1, workers)))
     cores = {"TF_NUM_INTRAOP_THREADS": share, "OMP_NUM_THREADS": share}
@@ -160,7 +160,7 @@ class _Processes(contextlib.ExitStack):
         self.gpus = _gpus()
         self.deaths = Counter()
 
-    def start(self, number):
+    def start(self, number: int | None):
         """Starts a worker by its number, or the chief, whose number is None."""
         own = {"KERASTUNER_TUNER_ID": "chief" if number is None else f"{self.machine}-{number}"}
         if self.gpus:
@@ -177,13 +177,13 @@ class _Processes(contextlib.ExitStack):
         self.callback(process.kill)
         return process
 
-    def replace(self, number, process):
+    def replace(self, number: int, process: subprocess.Popen):
         """Ends a worker and starts it anew."""
         process.kill()
         process.wait()
         return self.start(number)
 
-    def start_again(self, number, process):
+    def start_again(self, number: int, process: subprocess.Popen):
         """Starts a worker that has died again, unless it does so too often."""
         who = f"{self.machine}-{number}"
         mark = self.trials / f"{who}.json"  # new after each trial
@@ -245,7 +245,7 @@ def end_with_supervisor() -> bool:
     return True
 
 
-def _await_chief(chief, host, port, *, seconds):
+def _await_chief(chief: subprocess.Popen | None, host: str, port: str, *, seconds: float):
     """Returns once the chief answers or has ended well; else raises RuntimeError."""
     end = time.monotonic() + seconds
     while (chief is None or chief.poll() is None) and not _answers(host, port):
@@ -257,7 +257,7 @@ def _await_chief(chief, host, port, *, seconds):
         _check_chief(chief)
 
 
-def _check_chief(chief):
+def _check_chief(chief: subprocess.Popen):
     """Raises RuntimeError where the chief has died."""
     if chief.poll():
         raise RuntimeError(f"The chief {_ended(chief)}; the workers were stopped. {KEPT}")
@@ -277,7 +277,7 @@ def _gpus():
     return [name for name in map(str.strip, named.split(",")) if name not in ("", "-1")]
 
 
-def _answers(host, port):
+def _answers(host: str, port: str):
     """Says whether a process listens at an address."""
     try:
         socket.create_connection((host, int(port)), 5).close()
@@ -286,7 +286,7 @@ def _answers(host, port):
     return True
 
 
-def _ended(process):
+def _ended(process: subprocess.Popen):
     """Says how a process ended."""
     code = process.returncode
     return f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"

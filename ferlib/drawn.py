@@ -5,7 +5,8 @@ contrast and noise are drawn from the same ranges for all seven, so that neither
 picture nor one pixel tells them apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -159,7 +160,7 @@ def _votes(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class _Pen:
     """Draws in units of half a head's width from its centre, x to the right and y down."""
 
-    def __init__(self, image, u):
+    def __init__(self, image: Any, u: Callable[..., Any]):
         from PIL import ImageDraw
 
         self.draw = ImageDraw.Draw(image)
@@ -168,7 +169,7 @@ class _Pen:
         self.roll = np.exp(1j * np.deg2rad(u(-12, 12)))
         self.turn = u(-0.2, 0.2) + 1j * u(-0.1, 0.1)
 
-    def __call__(self, x, y, tone, *, width=None):
+    def __call__(self, x: Any, y: Any, tone: float, *, width: float | None = None):
         """Draws a line of a width through points, or fills their outline where there is none."""
         x, y = np.asarray(x), np.asarray(y)
         near = (1 - np.clip(x, -1, 1) ** 2) * (1 - np.clip(y / 1.3, -1, 1) ** 2)
@@ -180,12 +181,12 @@ class _Pen:
             self.draw.line(points, int(tone), max(1, round(width * self.scale)), joint="curve")
 
 
-def _face(emotion, rng, size):
+def _face(emotion: str, rng: np.random.Generator, size: int):
     """Draws one face, uint8 [size, size]."""
     from PIL import Image
 
     u = rng.uniform
-    image = Image.new("L", (size * _SUPERSAMPLING,) * 2, int(u(0, 255)))
+    image = Image.new("L", (size * _SUPERSAMPLING, size * _SUPERSAMPLING), int(u(0, 255)))
     pen, shape = _Pen(image, u), u(*np.transpose(_SHAPES[emotion]) / 100)
     skin, hair = u(95, 225), u(5, 215)
     dark, brow = skin * u(0.1, 0.4), min(hair, skin * 0.55) * u(0.4, 1)
@@ -197,7 +198,7 @@ def _face(emotion, rng, size):
     return _light(np.asarray(image.resize((size, size), Image.Resampling.BOX), float), rng)
 
 
-def _head(pen, u, skin, hair):
+def _head(pen: _Pen, u: Callable[..., Any], skin: float, hair: float):
     tall, jaw = u(1.15, 1.35), u(0, 0.25)
     wide = _COS * (1 - jaw * np.maximum(_SIN, 0))
     if u() < 0.4:  # long hair
@@ -247,7 +248,7 @@ def _nose_and_mouth(pen, u, skin, dark, half, curve, opening, sneer):
         pen(x, np.append(upper, teeth[::-1]), skin + 0.7 * (255 - skin))
 
 
-def _light(picture, rng):
+def _light(picture: np.ndarray, rng: np.random.Generator):
     """Adds contrast, light from one side and noise."""
     grid, angle = np.linspace(-1, 1, len(picture)), rng.uniform(0, 2 * np.pi)
     slope = rng.uniform(0, 0.5) * (np.cos(angle) * grid + np.sin(angle) * grid[:, None])

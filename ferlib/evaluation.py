@@ -26,7 +26,7 @@ from ferlib.faces import FERData
 from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, canonical
 
 if TYPE_CHECKING:
-    from ferlib.runtimes import Model
+    from ferlib.runtimes import Classifier, Model
 
 METRICS = ("accuracy", "balanced_accuracy", "top2_accuracy", "macro_f1", "log_loss")
 """The metrics of a report."""
@@ -378,7 +378,7 @@ def report_on(
     )
 
 
-def _compare(data, classes, model):
+def _compare(data: FERData, classes: tuple[str, ...], model: str):
     """Finds what of the data can be compared with a model's classes.
 
     Returns:
@@ -400,7 +400,7 @@ def _compare(data, classes, model):
     return replace(part, labels=place[part.labels], classes=shared), rows, columns
 
 
-def _over(columns, answers):
+def _over(columns: list[int], answers: np.ndarray):
     """Gives the probabilities of some columns, so that each row sums to 1 again."""
     chosen = answers[:, columns]
     if len(columns) < answers.shape[1]:
@@ -408,7 +408,7 @@ def _over(columns, answers):
     return chosen
 
 
-def _known(data, split, hashes):
+def _known(data: FERData, split: str, hashes: np.ndarray):
     """Gives which pictures of a split have one of these hashes; None where that says nothing."""
     known = np.isin(cleaning.picture_hashes(data.images), hashes)
     rows = data.split == split
@@ -418,7 +418,7 @@ def _known(data, split, hashes):
     return known[rows]
 
 
-def _try_readings(opened, data, seed):
+def _try_readings(opened: Classifier, data: FERData, seed: int):
     """Scores the usual readings of a model without a card, and warns of a much better one.
 
     Returns:
@@ -459,7 +459,7 @@ def _try_readings(opened, data, seed):
     return found
 
 
-def _measure(answers, labels, resamples, seed):
+def _measure(answers: np.ndarray, labels: np.ndarray, resamples: int, seed: int):
     """Gives every score as [3, ...], value, low and high, and the metrics as Estimates.
 
     Every score follows from means over pictures: of the cells of the confusion matrix, top-2
@@ -481,12 +481,12 @@ def _measure(answers, labels, resamples, seed):
     return scores, {key: Estimate(*scores[key].tolist()) for key in METRICS}
 
 
-def _losses(answers, labels):
+def _losses(answers: np.ndarray, labels: np.ndarray):
     """Gives each picture's cross-entropy, float [N]."""
     return -np.log(np.maximum(answers[np.arange(len(labels)), labels], 1e-7))
 
 
-def _scores(means, classes):
+def _scores(means: np.ndarray, classes: int):
     """Computes the scores from the means of the columns that `_measure` makes."""
     matrix = means[..., :-2].reshape(*means.shape[:-1], classes, classes)
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
@@ -507,7 +507,7 @@ def _scores(means, classes):
     }
 
 
-def _resampled_means(table, resamples, seed):
+def _resampled_means(table: np.ndarray, resamples: int, seed: int):
     """Means of the columns of [N, K] over bootstrap resamples of the rows: [resamples, K]."""
     rng = np.random.default_rng(seed)
     n = len(table)
@@ -520,7 +520,7 @@ def _resampled_means(table, resamples, seed):
     return np.concatenate(means)
 
 
-def _mean(values, resamples, seed):
+def _mean(values: Any, resamples: int, seed: int):
     """The mean of numbers [N], with the ends of its bootstrap interval."""
     column = np.asarray(values, dtype=float)[:, None]
     ends = np.percentile(_resampled_means(column, resamples, seed), (2.5, 97.5))
@@ -625,7 +625,7 @@ def with_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarra
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Finds the temperature with the least log loss; above 1, the model is too sure of itself."""
 
-    def loss(log_temperature):
+    def loss(log_temperature: float):
         scaled = with_temperature(probabilities, np.exp(log_temperature))
         return _losses(scaled, labels).mean()
 
@@ -746,7 +746,7 @@ def accuracy_by(table: pd.DataFrame, column: str, *, bins: int = 5) -> pd.DataFr
     return _shares(groups.sum().to_frame("hits"), groups.size())
 
 
-def _shares(table: pd.DataFrame, n) -> pd.DataFrame:
+def _shares(table: pd.DataFrame, n: Any) -> pd.DataFrame:
     """Replaces the column "hits" by n, accuracy and Wilson's 95 % interval (1927)."""
     z = 1.96
     hits = table.pop("hits")
@@ -847,7 +847,7 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
     }
 
 
-def _ferplus_labels(classes):
+def _ferplus_labels(classes: tuple[str, ...]):
     """Gives for each column of FER+'s votes the label of its class, int [10]; -1 for none."""
     labels = []
     for column, name in enumerate(FERPLUS):
@@ -968,7 +968,7 @@ def robustness(
     opened = runtimes.open_model(model)
     data, _, columns = _compare(data, opened.classes, opened.name)
 
-    def hits(images):
+    def hits(images: np.ndarray):
         predicted = opened(images)[:, columns].argmax(axis=1)
         return int((predicted == data.labels).sum())
 

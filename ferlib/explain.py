@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ferlib.runtimes import Model
 
 
-def _open(model):
+def _open(model: Any):
     """Opens a model that has layers to look into."""
     opened = runtimes.open_model(model)
     if opened.keras_model is None:
@@ -22,14 +22,14 @@ def _open(model):
     return opened
 
 
-def _trace(model) -> tuple[keras.KerasTensor, list]:
+def _trace(model: Any) -> tuple[keras.KerasTensor, list]:
     """Copies a model and calls it layer by layer, also inside nested models.
 
     Returns:
         The copy's input and, in the order of the calls, (layer, input, output) of each layer.
     """
 
-    def call(layer, x, *args, **kwargs):
+    def call(layer: Any, x: Any, *args: Any, **kwargs: Any):
         if isinstance(layer, keras.Sequential):
             for inner in layer.layers:
                 x = call(inner, x)
@@ -49,7 +49,7 @@ def _trace(model) -> tuple[keras.KerasTensor, list]:
     return inputs, calls
 
 
-def _cut(model) -> tuple[keras.Model, keras.Model]:
+def _cut(model: Any) -> tuple[keras.Model, keras.Model]:
     """Cuts a CNN in two after its last feature map of 5 x 5 or more (else after its last).
 
     The second part ends at the logits where a layer is called so, else at the logarithm of the
@@ -119,10 +119,10 @@ def gradcam(model: Model, images: np.ndarray, labels: np.ndarray | None = None) 
     return heat / np.where(top > 0, top, 1)
 
 
-def _gradient(head, features, chosen):
+def _gradient(head: Any, features: Any, chosen: np.ndarray):
     """Gradient of `sum(head(features) * chosen)` for the features, on any backend of Keras."""
 
-    def score(x):
+    def score(x: Any):
         return keras.ops.sum(keras.ops.multiply(head(x, training=False), chosen))
 
     if keras.backend.backend() == "jax":

@@ -12,6 +12,7 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import ferlib
 from ferlib import files, suite
@@ -96,7 +97,7 @@ def pack(
     return out / source.name
 
 
-def _find(notebook):
+def _find(notebook: Any):
     """Finds a notebook by its path, or by the beginning of its name."""
     path = Path(notebook)
     if path.suffix != ".ipynb":
@@ -107,7 +108,7 @@ def _find(notebook):
     return path
 
 
-def _fill(notebook, cell, code, to):
+def _fill(notebook: Any, cell: Any, code: str, to: str):
     """Packs ferlib into a cell; returns the models that do not fit into the notebook."""
     models, apart = [], []
     if "stage.model(" in code:  # it may use a shipped one
@@ -131,7 +132,7 @@ def _fill(notebook, cell, code, to):
         apart.append(models.pop())
 
 
-def _write_weights(models, folder, user):
+def _write_weights(models: list[Path], folder: Path, user: str):
     """Writes the folder of a Kaggle data set with models."""
     folder.mkdir()
     for path in models:
@@ -145,7 +146,7 @@ def _write_weights(models, folder, user):
     files.write_json(folder / "dataset-metadata.json", about)
 
 
-def _zip(models):
+def _zip(models: list[Path]):
     """Returns the package with some of its models, zipped, in base64."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -156,7 +157,7 @@ def _zip(models):
     return base64.b64encode(packed.getvalue()).decode()
 
 
-def _metadata(source, code, user, has_weights):
+def _metadata(source: Path, code: str, user: str, has_weights: bool):
     """Returns what `kernel-metadata.json` says."""
     words = ["ferlib", *source.stem.split("_")]
     sources = [HANDLE, f"{user}/{WEIGHTS}"] if has_weights else [HANDLE]

@@ -139,7 +139,7 @@ def residual(
     return keras.Model(images, _softmax(x, classes), name="residual")
 
 
-def _normalised(crop):
+def _normalised(crop: int):
     """Begins a model: uint8 pictures, and their centre at mean 0 and variance 1."""
     images = keras.Input((SIDE, SIDE, 1), dtype="uint8", name="images")
     x = layers.Rescaling(1 / 255)(images)
@@ -160,7 +160,7 @@ def _conv_norm(x, width, *, size=3, strides=1, activation=None):
     return x
 
 
-def _residual(x, width, *, strides, squeeze):
+def _residual(x: Any, width: int, *, strides: int, squeeze: bool):
     """Adds a residual block."""
     y = _conv_norm(x, width, strides=strides, activation="relu")
     y = _conv_norm(y, width)
@@ -176,7 +176,7 @@ def _residual(x, width, *, strides, squeeze):
     return layers.Activation("relu")(layers.Add()([x, y]))
 
 
-def _softmax(x, classes):
+def _softmax(x: Any, classes: int):
     """Ends a model: logits, then softmax, in float32 under any precision policy."""
     x = layers.Dense(classes, dtype="float32", name="logits")(x)
     return layers.Activation("softmax", dtype="float32", name="probabilities")(x)
@@ -260,7 +260,7 @@ def transfer(
     return model
 
 
-def _backbone(name, weights, size):
+def _backbone(name: str, weights: str | Path, size: int):
     """Builds a network of keras.applications without its top, and fills in its weights."""
     if weights not in ("", "imagenet") and not Path(weights).is_file():
         raise FileNotFoundError(f"There is no weights file {weights} for {name}.")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ferlib.faces import FERData
 
 
-def _axes(ax, title="", *, size=(6.4, 4.0)):
+def _axes(ax: Axes | None, title: str = "", *, size: tuple[float, float] = (6.4, 4.0)):
     """Returns `ax`, else the current Axes; `size` is that of a figure that has to be opened."""
     if ax is None:
         if not plt.get_fignums():
@@ -38,14 +38,14 @@ def _axes(ax, title="", *, size=(6.4, 4.0)):
     return ax
 
 
-def _say(ax, text):
+def _say(ax: Axes, text: str):
     """Says in otherwise empty Axes why there is nothing to see."""
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
     ax.set_axis_off()
     return ax
 
 
-def _slant(ax):
+def _slant(ax: Axes):
     """Turns the names under an axis, so that long ones do not cover each other."""
     ax.tick_params(axis="x", length=0)
     plt.setp(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")

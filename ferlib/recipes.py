@@ -168,12 +168,12 @@ class Recipe:
         return recipe.replace(init=_in(folder, recipe.init), teachers=teachers)
 
 
-def _in(folder, model):
+def _in(folder: Path, model: str):
     """Gives a model's file in a folder; a shipped name, which has no ending, as it is."""
     return os.path.normpath(folder / model) if Path(model).suffix else model
 
 
-def _from(folder, model):
+def _from(folder: Path, model: str):
     """Gives a model's file as it is named from a folder; a shipped name as it is."""
     if not Path(model).suffix:
         return model
@@ -183,7 +183,7 @@ def _from(folder, model):
         return str(Path(model).resolve())
 
 
-def _whole(number):
+def _whole(number: Any):
     return isinstance(number, numbers.Integral) and number >= 1
 
 
