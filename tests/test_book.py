@@ -13,9 +13,6 @@ import pytest
 from conftest import ROOT
 
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
-# Clips are still to come into the last one.
-FIRST = "01_exploration.ipynb"
-FINISHED = [path for path in NOTEBOOKS if not path.stem.startswith("08")]
 
 
 @pytest.fixture
@@ -150,7 +147,7 @@ def test_figures_of_fer2013_show_no_single_picture():
     assert about.keys() >= {"command", "date", "seed", "fingerprint", "revision", "versions"}
 
 
-@pytest.mark.parametrize("path", FINISHED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 class TestForm:
     def test_half_of_its_cells_have_five_lines_at_most(self, path):
         cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
