@@ -1,9 +1,11 @@
 """The search for hyperparameters: what is recorded, and what survives a kill."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import time
 import pandas as pd
 import psutil
 import pytest
+from conftest import ROOT
 
 from ferlib import distributed, drawn, files, models, recipes, training, tuning
 
@@ -608,3 +611,37 @@ def test_tune_on_several_machines(tmp_path):
     assert answers[1] == {"joined": address}
     started = [path.stem for path in (tmp_path / "trials").glob("*-0.json")]
     assert len(started) == 2 and "worker-0" in started
+
+
+def three_hosts():
+    """Gives the experiment that makes hosts of network namespaces, or skips."""
+    if sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("needs Linux, root and `ip` (iproute2), to make hosts of its own")
+    path = ROOT / "experiments" / "three_hosts.py"
+    spec = importlib.util.spec_from_file_location("three_hosts", path)
+    hosts = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hosts)
+    return hosts
+
+
+@pytest.mark.slow
+def test_a_chief_listens_only_at_its_address(tmp_path):
+    hosts = three_hosts()
+
+    def answers(host, address, port):
+        reach = f"import socket; socket.create_connection(({address!r}, {port}), 5)"
+        return hosts.on(host, [sys.executable, "-c", reach], tmp_path / "reach.log").wait() == 0
+
+    with hosts.network():
+        for host, address in ((hosts.A, "10.78.0.1"), (hosts.B, "10.78.0.2")):
+            hosts.sh(f"ip -n {host} address add {address}/24 dev eth0")  # a second network
+        everywhere = [sys.executable, "-m", "http.server", "8001"]
+        other = hosts.on(hosts.A, everywhere, tmp_path / "other.log")
+        places = [(hosts.B, "10.77.0.1"), (hosts.B, "10.78.0.1"), (hosts.A, "127.0.0.1")]
+        wait_for(lambda: all(answers(*place, 8001) for place in places), other)
+        command = [sys.executable, "-m", "ferlib", "tune", "--out", tmp_path / "search"]
+        command += "--data drawn:140 --trials 1 --workers 0 --address 10.77.0.1:8000".split()
+        chief = hosts.on(hosts.A, command, tmp_path / "chief.log")
+        wait_for(lambda: answers(*places[0], 8000), chief)
+        assert [answers(*place, 8000) for place in places[1:]] == [False, False]
+        assert chief.poll() is None
