@@ -1,5 +1,8 @@
 """Makes a shipped model of finished trainings: `python experiments/ship.py NAME RUN [RUN ...]`.
 
+    python experiments/ship.py accurate runs/accurate
+    python experiments/ship.py ensemble accurate compact
+
 Writes NAME.keras (float16 weights, card and hashes inside) and NAME.json (the card, to be read)
 into `ferlib/pretrained`. Several trainings make an ensemble: the mean of their probabilities.
 """
@@ -67,14 +70,14 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
 
     Args:
         name: Name that the model is to be found by.
-        runs: Folders of trainings, or trained models.
+        runs: Folders of trainings, trained models, or names of shipped ones.
         source: The data they were trained on, as in `sources.load`, with FER+'s votes.
 
     Returns:
         The path of the shipped model.
     """
     data = cleaning.prepare(source)
-    trained = [Path(run) / "model.keras" if Path(run).is_dir() else Path(run) for run in runs]
+    trained = [Path(run) / "model.keras" if Path(run).is_dir() else zoo.find(run) for run in runs]
     cards = [zoo.read_card(path) for path in trained]
     for file, card in zip(trained, cards, strict=True):
         if data.fingerprint != card["data"]["fingerprint"]:
@@ -119,7 +122,9 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser("ship.py", description=__doc__)
     parser.add_argument("name", metavar="NAME", help="name that the model is to be found by")
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a training")
+    parser.add_argument(
+        "runs", metavar="RUN", nargs="+", help="folder of a training, or a shipped model"
+    )
     parser.add_argument("--data", metavar="SOURCE", help="the data of the trainings")
     args = parser.parse_args()
     print(ship(args.name, args.runs, args.data))
