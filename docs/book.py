@@ -35,6 +35,7 @@ AGGREGATE = {
 MOVED = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "reporting.md",
     "data/README.md": "data_folder.md",
     "experiments/README.md": "experiments/README.md",
     "experiments/LOG.md": "experiments/LOG.md",
