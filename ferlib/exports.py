@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 """Format of an export -> how its files end."""
 
+_PROPERTY = b"\x72\x4a\x0a\x06sha256\x12\x40"
+"""How a property "sha256" of 64 characters begins in an ONNX file, as protobuf has it."""
+
 
 def export(
     model: str | Path,
@@ -76,7 +79,10 @@ def export(
     classes = zoo.read_classes(file)
     card = {"made_from": files.digest(file), "classes": classes}
     card["shares"] = zoo.read_shares(file, classes)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder:
+    with (
+        files.naming(out),
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder,
+    ):
         made = Path(folder, f"model{SUFFIXES[to]}")
         some = np.asarray(calibration)[..., None] if int8 else None
         write, add_card = (_write_onnx, _add_to_onnx) if to == "onnx" else (_write_litert, _append)
@@ -150,7 +156,8 @@ def _add_to_onnx(path: Path, card: dict) -> None:
     whole = onnx.load(path)
     texts = {name: json.dumps(value) for name, value in card.items()}
     onnx.helper.set_model_props(whole, texts | {"made_from": card["made_from"]})
-    onnx.save(whole, path)
+    whole.producer_name = runtimes.SEALED
+    path.write_bytes(files.seal(whole.SerializeToString(), _PROPERTY))
 
 
 def _write_litert(network: keras.Model, path: Path, calibration: np.ndarray | None) -> None:
@@ -170,3 +177,4 @@ def _append(path: Path, card: dict) -> None:
     """Appends a card to a LiteRT file as TensorFlow Lite's metadata appends files, in a zip."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(zoo.CARD, json.dumps(card))
+    path.write_bytes(files.seal(path.read_bytes()))

@@ -1,28 +1,87 @@
 """Files that appear whole or not at all, and folders that one process at a time works in."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import pathlib
+import re
 import sys
 import time
 from dataclasses import is_dataclass
 from typing import Any
 
+NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EROFS)
+"""What the system says where a file cannot be written because of the disk."""
+_SEAL = "sha256"
+"""Where JSON that is sealed keeps its digest."""
 
-def write(path, text: str):
-    """Writes a text file in one step: nobody reads half of it, however this process ends.
+
+class Unwritable(OSError):
+    """A file could not be written: the disk is full, or there is no permission."""
+
+
+@contextlib.contextmanager
+def naming(path):
+    """Says of any error of the disk within it which file could not be written, and why.
+
+    Args:
+        path: The file or folder.
+
+    Raises:
+        Unwritable: In place of any other OSError.
+    """
+    try:
+        yield
+    except Unwritable:
+        raise
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise Unwritable(
+            f"{path} cannot be written: {why}. What was there before is unharmed; mend that, and "
+            "the same command continues."
+        ) from error
+
+
+@contextlib.contextmanager
+def whole(path):
+    """Lets a file be made beside its place, which it takes in one step at the end.
+
+    Args:
+        path: The file; its folder is made.
+
+    Yields:
+        Where to write: another name with the same ending, in the same folder.
+
+    Raises:
+        Unwritable: If that cannot be done; what lay at `path` is as it was.
+    """
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f".{os.getpid()}-{path.name}")
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            replace(unfinished, path)
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+
+
+def write(path, content: str | bytes):
+    """Writes a file in one step: nobody reads half of it, however this process ends.
 
     Args:
         path: Where to write; its folder is made.
-        text: What to write, in UTF-8, with its line ends as they are.
+        content: What to write; text in UTF-8, with its line ends as they are.
+
+    Raises:
+        Unwritable: If the disk is full, or there is no permission; the old file stays.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8", newline="")
-    replace(unfinished, path)
+    with whole(path) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def plain(value: Any) -> Any:
@@ -38,14 +97,70 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path, value):
-    """Writes a value as indented JSON in one step."""
+def write_json(path, value, *, sealed: bool = False):
+    """Writes a value as indented JSON in one step; a dict `sealed` by its own digest."""
+    if sealed:
+        value = value | {_SEAL: _digest_of(value)}
     write(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path):
+    """Reads JSON; where it is sealed, that is checked and left out.
+
+    Raises:
+        ValueError: If it is damaged; names the file.
+    """
+    try:
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        seal = value.pop(_SEAL, None) if isinstance(value, dict) else None
+    except ValueError:
+        raise damaged(path) from None
+    if seal not in (None, _digest_of(value)):
+        raise damaged(path)
+    return value
+
+
+def _digest_of(value):
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def damaged(path):
+    """Gives the error of a file that is not as it was written."""
+    return ValueError(
+        f"{path} is damaged: it is not as it was written. Put a copy in its place, or remove it "
+        "and make it again."
+    )
+
+
+def seal(data: bytes, start: bytes | None = None) -> bytes:
+    """Gives a file's content with the SHA-256 of all of it as its last 64 characters.
+
+    Args:
+        data: The content.
+        start: What stands before the digest, so that readers of its format pass over it; None is
+            for a zip without a comment, whose comment it becomes.
+    """
+    data = data[:-2] + b"\x40\0" if start is None else data + start
+    return data + hashlib.sha256(data).hexdigest().encode()
+
+
+def check(path):
+    """Refuses a file with the digest of another content at its end; one without any passes.
+
+    Raises:
+        ValueError: If it is damaged; names the file.
+    """
+    data = pathlib.Path(path).read_bytes()
+    content, end = data[:-64], data[-64:].decode("latin-1")
+    is_digest = re.fullmatch("[0-9a-f]{64}", end)
+    if is_digest and hashlib.sha256(content).hexdigest() != end:
+        raise damaged(path)
 
 
 def digest(path) -> str:
     """Gives the SHA-256 of a file, in hexadecimal digits."""
-    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace(new, path, *, wait: float = 10):
@@ -72,12 +187,13 @@ def replace(new, path, *, wait: float = 10):
             time.sleep(0.05)
 
 
-def hold(folder, *, wait: float):
+def hold(folder, *, wait: float, name: str = ""):
     """Locks a folder until the lock that is returned is released or its process ends.
 
     Args:
         folder: The folder; it is made.
         wait: Seconds to wait for another process that is about to end.
+        name: A file in it, which alone is locked.
 
     Raises:
         RuntimeError: If another process holds it; names the process.
@@ -85,18 +201,37 @@ def hold(folder, *, wait: float):
     from filelock import FileLock, Timeout
 
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    owner = folder / ".pid"
-    try:
-        held = FileLock(folder / ".lock", is_singleton=True).acquire(timeout=wait)
-    except Timeout:
-        process = owner.read_text(encoding="utf-8") if owner.exists() else "?"
-        raise RuntimeError(
-            f"{folder} is in use by process {process}. Wait until it ends, or choose another "
-            "folder (--name of a run, out of a training)."
-        ) from None
-    owner.write_text(str(os.getpid()), encoding="utf-8")
+    owner = folder / (f".{name}.pid" if name else ".pid")
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(
+                folder / (f".{name}.lock" if name else ".lock"), is_singleton=True
+            ).acquire(timeout=wait)
+        except Timeout:
+            process = owner.read_text(encoding="utf-8") if owner.exists() else "?"
+            raise RuntimeError(
+                f"{folder / name} is in use by process {process}. Wait until it ends, or choose "
+                "another (--name of a run, --out of other commands)."
+            ) from None
+    write(owner, str(os.getpid()))
     return held
+
+
+@contextlib.contextmanager
+def alone(path, *, wait: float):
+    """Locks one file while it is written to, and leaves no lock behind.
+
+    Raises:
+        RuntimeError: If another process writes to it; names the process.
+    """
+    with hold(path.parent, wait=wait, name=path.name):
+        try:
+            yield
+        finally:
+            for end in ("lock", "pid"):
+                with contextlib.suppress(OSError):
+                    path.with_name(f".{path.name}.{end}").unlink()
 
 
 def project_folder() -> pathlib.Path:

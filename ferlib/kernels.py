@@ -88,7 +88,7 @@ def pack(
     cells[0].metadata |= {"jupyter": {"source_hidden": True}, "_kg_hide-input": True}
     out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(out / WEIGHTS, ignore_errors=True)
-    nbformat.write(made, out / source.name)
+    files.write(out / source.name, nbformat.writes(made) + "\n")
     user = user or os.environ.get("KAGGLE_USERNAME") or NOBODY
     if apart:
         _write_weights(apart, out / WEIGHTS, user)

@@ -38,6 +38,11 @@ def _axes(ax: Axes | None, title: str = "", *, size: tuple[float, float] = (6.4,
     return ax
 
 
+def _plain(name: Any) -> str:
+    """Has Matplotlib show a name as it is: it takes what stands between dollars for a formula."""
+    return str(name).replace("$", r"\$")
+
+
 def _say(ax: Axes, text: str):
     """Says in otherwise empty Axes why there is nothing to see."""
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
@@ -87,7 +92,8 @@ def gallery(
     if labels is None:
         rows = [("", order[start : start + columns]) for start in order[::columns]]
     else:
-        rows = [(classes[label], order[labels == label][:columns]) for label in np.unique(labels)]
+        found = [(label, order[labels == label][:columns]) for label in np.unique(labels)]
+        rows = [(_plain(classes[label]), members) for label, members in found]
     if not rows:
         return _say(_axes(ax, title, size=(6, 1)), "there are no such pictures here")
     lines = max((caption.count("\n") + 1 for caption in captions), default=0)
@@ -103,7 +109,8 @@ def gallery(
             ax.imshow(images[i], cmap="gray", vmin=0, vmax=255, extent=extent)
             if lines:
                 middle = left + side / 2
-                ax.text(middle, top + side * 1.03, captions[i], ha="center", va="top", fontsize=8)
+                place = {"ha": "center", "va": "top", "fontsize": 8}
+                ax.text(middle, top + side * 1.03, _plain(captions[i]), **place)
     longest = max(len(members) for _, members in rows)
     ax.set(xlim=(0, across * longest), ylim=(len(rows) * down, 0), xticks=[])
     ax.set_yticks(np.arange(len(rows)) * down + side / 2, [name for name, _ in rows])
@@ -275,7 +282,7 @@ def confusion_matrix(
     side = 1.5 + 0.5 * len(counts) + 0.06 * max(map(len, classes))
     ax = _axes(ax, title, size=(side, side))
     cells = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1) if rates else counts
-    ConfusionMatrixDisplay(cells, display_labels=classes).plot(
+    ConfusionMatrixDisplay(cells, display_labels=[*map(_plain, classes)]).plot(
         ax=ax, cmap="Blues", colorbar=False, values_format=".0f", text_kw={"fontsize": 9}
     )
     ax.set(xlabel="answer", ylabel="label, % of the row" if rates else "label, pictures")
@@ -311,7 +318,7 @@ def one_vs_rest(
     for name in present:
         label = report.classes.index(name)
         score = report.probabilities[:, label]
-        curve.from_predictions(report.labels == label, score, name=name, ax=ax)
+        curve.from_predictions(report.labels == label, score, name=_plain(name), ax=ax)
     axis = ("false", "true") if kind == "roc" else ("recall", "precision")
     suffix = " positive rate" if kind == "roc" else ""
     ax.set(xlabel=axis[0] + suffix, ylabel=axis[1] + suffix)
@@ -445,7 +452,7 @@ def prediction(
         >>> ax = plots.prediction(images[0], evaluation.probabilities("tiny", images)[0])
     """
     ax = _axes(ax, title, size=(4.6, 0.5 + 0.2 * len(classes)))
-    bars = ax.barh(classes, probabilities, color=list(colours(classes).values()))
+    bars = ax.barh([*map(_plain, classes)], probabilities, color=list(colours(classes).values()))
     ax.bar_label(bars, fmt="{:.0%}", padding=2, fontsize=8)
     ax.set(xlim=(0, 1.9), xticks=[])
     ax.invert_yaxis()
@@ -512,7 +519,7 @@ def emotions_over_time(
         steps = np.diff(times, prepend=times[0])
         middle[steps > max(window, 2 * np.median(steps))] = np.nan  # breaks the line
         for name, colour in colours(classes).items():
-            ax.plot(times, middle[name], color=colour, label=name)
+            ax.plot(times, middle[name], color=colour, label=_plain(name))
             known = middle[name].notna()
             ax.fill_between(times, low[name], high[name], known, color=colour, alpha=0.2, lw=0)
         ax.set(ylabel=f"person {person}", ylim=(0, 1))

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import ipaddress
-import json
 import math
 import queue
 import socket
-import tempfile
 import threading
 import warnings
 from collections import Counter
@@ -27,7 +26,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 import numpy as np
 from PIL import Image
@@ -197,27 +196,55 @@ class Predictions(Tally):
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Follows a few redirects, none to another kind of address or into a private network."""
+    """Follows a few redirects, none to another kind of address."""
 
     max_redirections = REDIRECTS
 
-    def __init__(self, is_local: bool):
-        self.is_local = is_local
-
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        _check_address(newurl, self.is_local)
+        if urlsplit(newurl).scheme not in ("http", "https"):
+            raise ValueError(f"it leads to {newurl[:100]}, which is no http or https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _check_address(url: str, is_local: bool) -> None:
-    """Refuses an address that is none of the web, or of a machine that only this one reaches."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
-        raise ValueError(f"it leads to {url[:100]}, which is no http or https address")
-    for *_, (host, *_) in socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM):
-        found = ipaddress.ip_address(host)
-        if not (found.is_global or (is_local and found.is_loopback)):
-            raise ValueError(f"{parts.hostname} ({host}) is this machine or in a private network")
+class _Web(HTTPSHandler, HTTPHandler):
+    """Connects to machines that others reach too, or to a proxy that is set."""
+
+    def __init__(self, is_local: bool):
+        super().__init__()
+        self.is_local = is_local
+
+    def do_open(self, http_class, req, **options):
+        def connection(*args, **options):
+            made = http_class(*args, **options)
+            if req.has_proxy() or req._tunnel_host:
+                with contextlib.suppress(OSError):  # it may be that only the proxy finds it
+                    _look_up(urlsplit(req.full_url).hostname, None, self.is_local)
+            else:
+                made._create_connection = partial(_connect, self.is_local)
+            return made
+
+        return super().do_open(connection, req, **options)
+
+
+def _look_up(host: str | None, port: int | None, is_local: bool) -> list[tuple]:
+    """Gives the addresses of a machine; one that only this machine reaches is refused."""
+    found = [place for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    for place in found:
+        address = ipaddress.ip_address(place[0])
+        if not (address.is_global or (is_local and address.is_loopback)):
+            raise ValueError(f"{host} ({address}) is this machine or in a private network")
+    return found
+
+
+def _connect(is_local: bool, place: tuple, *options: Any) -> socket.socket:
+    """Connects to an address that was checked: asked again, a name may mean another one."""
+    problem: Exception = OSError("it has no address")
+    for address in _look_up(*place, is_local):
+        try:
+            return socket.create_connection(address[:2], *options)
+        except OSError as error:
+            problem = error
+    raise problem
 
 
 def _fetch(url: str) -> bytes:
@@ -239,9 +266,9 @@ def _fetch(url: str) -> bytes:
 def _download(url: str, answers: queue.SimpleQueue) -> None:
     try:
         is_local = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-        _check_address(url, is_local)
         request = Request(url, headers={"User-Agent": "ferlib"})
-        with build_opener(_Redirects(is_local)).open(request, timeout=SECONDS) as answer:
+        opener = build_opener(_Redirects, _Web(is_local))
+        with opener.open(request, timeout=SECONDS) as answer:
             data = answer.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ValueError("it is too large")
@@ -788,12 +815,20 @@ def predict_to_csv(
     name = _title(model, opened) + _asked(detect, boxes, every)
     header = (*columns(opened.classes, moving=True), "model", "note")
     list(islice(_items(source), 1))  # nor where there is no such file
-    tally, done, states = _resume(out, name, header)
     options: dict[str, Any] = {"detect": detect, "boxes": boxes, "every": every}
-    found = stream(source, model=opened, skip=done, states=states, **options)
+    with files.naming(out), files.alone(out, wait=1):
+        tally, done, states = _resume(out, name, header)
+        found = stream(source, model=opened, skip=done, states=states, **options)
+        found = tqdm(found, **_bar(source, done, states, progress))
+        return _write_rows(out, found, tally, states, name, header)
+
+
+def _write_rows(out, found, tally, states, name, header):
+    """Appends what was found to a CSV, and notes its digest every now and then."""
     written = {file: state["rows"] for file, state in states.items()}
+    seal = _Seal(out)
     with out.open("a", buffering=1, **_TEXT) as file:
-        for picture, watch, rows, note in tqdm(found, **_bar(source, done, states, progress)):
+        for number, (picture, watch, rows, note) in enumerate(found, 1):
             tally.add(picture, watch, rows, note)
             if _is_passed(note):
                 continue
@@ -805,9 +840,42 @@ def predict_to_csv(
                 if note:
                     _state_of(out).unlink(missing_ok=True)
                 elif watch.total % _STATE_EVERY == 0:
-                    about = {"file": picture, "rows": written[picture]}
-                    files.write_json(_state_of(out), about | watch.state())
+                    about = {"file": picture, "rows": written[picture]} | watch.state()
+                    files.write_json(_state_of(out), about, sealed=True)
+            if number % _STATE_EVERY == 0:
+                seal.note()
+    seal.note()
     return tally
+
+
+class _Seal:
+    """Notes beside a CSV the digest of what was written to it so far."""
+
+    def __init__(self, out: Path):
+        self.out, self.size, self.digest = out, 0, hashlib.sha256()
+
+    def note(self) -> None:
+        with self.out.open("rb") as file:
+            file.seek(self.size)
+            new = file.read()
+        self.size += len(new)
+        self.digest.update(new)
+        about = {"size": self.size, "digest": self.digest.hexdigest()}
+        files.write_json(_seal_of(self.out), about, sealed=True)
+
+
+def _seal_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.sha256")
+
+
+def _check_seal(out: Path) -> None:
+    """Refuses a CSV that begins otherwise than it was written."""
+    if _seal_of(out).exists():
+        told = files.read_json(_seal_of(out))
+        with out.open("rb") as file:
+            content = file.read(told["size"])
+        if content and hashlib.sha256(content).hexdigest() != told["digest"]:
+            raise files.damaged(out)
 
 
 def _asked(detect: bool | str, boxes: str | Path | None, every: float) -> str:
@@ -844,10 +912,10 @@ def _resume(out: Path, model: str, header: tuple[str, ...]) -> tuple[Tally, set[
     A clip is continued in its middle where what is known of its persons was kept.
     """
     tally, done, states = Tally(), set(), {}
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".resuming-") as folder:
-        part = Path(folder, "part.csv")
-        with part.open("w", **_TEXT) as new, out.open("a+", **_TEXT) as old:
-            old.seek(0)
+    with files.whole(out) as part, out.open("a+", **_TEXT) as old:
+        _check_seal(out)
+        old.seek(0)
+        with part.open("w", **_TEXT) as new:
             _check_header(out, tuple(next(csv.reader(old), header)), model, header)
             kept, state = _whole_rows(out, old, len(header), model)
             states = {state["file"]: state} if state else {}
@@ -866,7 +934,7 @@ def _resume(out: Path, model: str, header: tuple[str, ...]) -> tuple[Tally, set[
                 else:
                     tally.count(file, faces, note)
                     done.add(file)
-        files.replace(part, out)
+        _seal_of(out).unlink(missing_ok=True)
     return tally, done, states
 
 
@@ -887,7 +955,7 @@ def _whole_rows(out: Path, old: Any, width: int, model: str) -> tuple[int, dict]
         return total, {}
     state: dict[str, Any] = {"file": None}
     with contextlib.suppress(OSError, ValueError):
-        state = json.loads(_state_of(out).read_text(encoding="utf-8"))
+        state = files.read_json(_state_of(out))
     if state["file"] == last[0] and state["rows"] <= total - begin - is_torn:
         return begin + state["rows"], state
     if state["file"] is not None and not state["rows"]:  # nobody was in the clip yet

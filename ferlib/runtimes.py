@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ferlib import zoo
+from ferlib import files, zoo
 from ferlib.labels import EMOTIONS, SIDE, canonical
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ PROVIDERS = {
     "cpu": "CPUExecutionProvider",
 }
 """Device -> onnxruntime's provider for it, the quickest first."""
+
+SEALED = "ferlib"
+"""Who produced an ONNX file that ends in its own digest (see `files.seal`)."""
 
 FORMS = "ferlib reads .keras, .h5, .onnx and .tflite."
 
@@ -303,6 +306,7 @@ def _open_file(model, device):
             f"save the model as .keras, or turn it into ONNX with tf2onnx. {FORMS}"
         )
     path = zoo.find(model)
+    files.check(path)
     with path.open("rb") as file:
         head = file.read(64)
     opener = _opener(path, head)
@@ -458,6 +462,8 @@ def _open_onnx(path, name, device):
             raise RuntimeError(f"{problem}. Mend that, or choose --device cpu.")
         warnings.warn(f"{problem}. {path.name} runs on {used}.", stacklevel=4)
     entry, about = session.get_inputs()[0], session.get_modelmeta().custom_metadata_map
+    if session.get_modelmeta().producer_name == SEALED and "sha256" not in about:
+        raise files.damaged(path)  # its end is cut off
     card = {}
     if "made_from" in about and "classes" in about:
         texts = {name: about[name] for name in ("classes", "shares", "val") if name in about}

@@ -9,6 +9,7 @@ mean, and `reading` puts the data together.
 
 import glob
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,11 +19,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferlib import archives, drawn, reading
+from ferlib import archives, drawn, files, reading
 from ferlib.faces import SPLITS, Fault, FERData, LeftOut
 from ferlib.files import project_folder
 from ferlib.labels import mapping
@@ -37,7 +39,7 @@ MOUNTS = ("/kaggle/input", "/content/*[Ff][Ee][Rr]*2013*",
           "/content/drive/MyDrive/*[Ff][Ee][Rr]*2013*")  # fmt: skip
 """Where data lies on Kaggle and Colab."""
 
-_CACHE_FORMAT = 3
+_CACHE_FORMAT = 4
 _VOTES = "fer2013new.csv"
 _SUFFIXES = (".csv", ".zip", ".tar", ".gz", ".tgz", ".npz", ".parquet")
 
@@ -202,10 +204,10 @@ def _cached(path: Path, cache: Any, votes: Any, labels: Any, partial: bool) -> F
     reader = reading.Reader(path, tree, votes, labels, partial)
     if cache is False:
         return reader.read()
-    files = [file.path for file in tree.files]
+    used = [file.path for file in tree.files]
     if isinstance(votes, Path):
-        files.append(str(votes))
-    marks = [[file, _mark(file)] for file in files]
+        used.append(str(votes))
+    marks = [[file, _mark(file)] for file in used]
     asked = [_CACHE_FORMAT, str(labels), mapping(labels), partial, str(votes)]
     stamp = _digest(json.dumps([asked, tree.folders, marks]), 16)
     named = cache if isinstance(cache, str | Path) else ""
@@ -225,10 +227,11 @@ def _digest(text: str, size: int) -> str:
 def _open_cache(folder: Path, stamp: str) -> FERData | None:
     """Returns the data of a cache, or None where there is none, or an old or damaged one."""
     try:
+        files.check(folder / "table.npz")
         with np.load(folder / "table.npz") as table:
             columns = dict(table)
         meta = json.loads(str(columns.pop("meta")))
-        if meta.pop("marks") != [stamp, _mark(folder / "images.npy")]:
+        if meta.pop("marks") != [stamp, files.digest(folder / "images.npy")]:
             return None
         images = np.load(folder / "images.npy", mmap_mode="r")
     except Exception:  # whatever the damage
@@ -242,7 +245,7 @@ def _open_cache(folder: Path, stamp: str) -> FERData | None:
 
 
 def _save_cache(folder: Path, stamp: str, data: FERData) -> FERData | None:
-    """Writes a cache in one step and opens it; None where it cannot be written."""
+    """Writes a cache in one step and opens it; None, with a warning, where that cannot be done."""
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     columns = {"labels": data.labels, "split": data.split, "names": data.names}
     if data.votes is not None:
@@ -255,14 +258,19 @@ def _save_cache(folder: Path, stamp: str, data: FERData) -> FERData | None:
         "left_out": [astuple(left) for left in data.left_out],
     }
     try:
-        new.mkdir(parents=True)
-        np.save(new / "images.npy", np.concatenate([data.images, data.unlabelled]))
-        meta["marks"] = [stamp, _mark(new / "images.npy")]
-        np.savez(new / "table.npz", **columns, meta=np.array(json.dumps(meta)))  # ty: ignore[invalid-argument-type]
-        if _open_cache(folder, stamp) is None:  # no other process was quicker
-            shutil.rmtree(folder, ignore_errors=True)
-            new.rename(folder)
-    except OSError:
-        pass
+        with files.naming(folder):
+            new.mkdir(parents=True)
+            with (new / "images.npy").open("wb") as file:
+                writer: Any = SimpleNamespace(write=file.write)  # to a file, numpy says no cause
+                np.save(writer, np.concatenate([data.images, data.unlabelled]))
+            meta["marks"] = [stamp, files.digest(new / "images.npy")]
+            table = io.BytesIO()
+            np.savez(table, **columns, meta=np.array(json.dumps(meta)))  # ty: ignore[invalid-argument-type]
+            (new / "table.npz").write_bytes(files.seal(table.getvalue()))
+            if _open_cache(folder, stamp) is None:  # no other process was quicker
+                shutil.rmtree(folder, ignore_errors=True)
+                new.rename(folder)
+    except files.Unwritable as error:
+        warnings.warn(f"The cache {error} Until then the source is read each time.", stacklevel=5)
     shutil.rmtree(new, ignore_errors=True)
     return _open_cache(folder, stamp)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -324,7 +325,7 @@ def run(
                 break
         problem = entry["problem"] and f"{stage} failed. {entry['problem']}"
         manifest |= {"status": entry["status"], "problem": problem}
-        files.write_json(folder / "manifest.json", manifest)
+        _write_manifest(folder, manifest)
         _report(manifest, folder)
     return manifest | {"folder": str(folder)}
 
@@ -399,7 +400,9 @@ def _key(path, folder, given, data):
     used = sorted(path for path in used if path.is_file())
     votes = b"" if data.votes is None else data.votes.tobytes()
     about = [code, given, data.title, data.fingerprint, hashlib.sha256(votes).hexdigest()]
-    about += [[path.parts[-3:], files.digest(path)] for path in used]
+    for path in used:  # of a run that was moved, names stay
+        name = path.relative_to(folder).parts if folder in path.parents else path.parts[-3:]
+        about.append([name, files.digest(path)])
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
@@ -413,7 +416,18 @@ def _is_done(path, folder, key, manifest):
     """Whether a stage would make again what is there."""
     entry = manifest["stages"].get(path.stem, {})
     is_there = (folder / path.name).exists() and not _missing(path, folder)
-    return is_there and entry.get("status") == "done" and entry["key"] == key
+    if not is_there or entry.get("status") != "done" or entry["key"] != key:
+        return False
+    return not _changed(folder, entry)
+
+
+def _changed(folder, entry):
+    """Names what a stage made and is no longer as it was: damaged, or made by hand since."""
+    made = entry.get("sha256", {}).items()
+    is_there = {name: (folder / name).is_file() for name, _ in made}
+    return [
+        name for name, told in made if not is_there[name] or files.digest(folder / name) != told
+    ]
 
 
 def _say_how_long(profile, stages, source, project):
@@ -445,7 +459,12 @@ def _say(line):
 
 def _manifest(folder, profile, seed, data):
     """Begins the manifest of a run, with what an earlier one in this folder has finished."""
-    old = read_manifest(folder)["stages"] if (folder / "manifest.json").exists() else {}
+    old = {}
+    if (folder / "manifest.json").exists():
+        try:
+            old = read_manifest(folder)["stages"]
+        except ValueError as error:
+            _say(f"{error} All notebooks run anew.")
     about = {key: getattr(data, key) for key in ("title", "fingerprint", "is_drawn")}
     about |= {split: int((data.split == split).sum()) for split in data.splits}
     return {
@@ -463,6 +482,10 @@ def versions(names: Iterable[str]) -> dict[str, str | None]:
     """Gives the versions of packages; None for one that is not installed."""
     found = {item.name: item.version for item in importlib.metadata.distributions()}
     return {name: found.get(name) for name in names}
+
+
+def _write_manifest(folder, manifest):
+    files.write_json(folder / "manifest.json", manifest, sealed=True)
 
 
 def _revision():
@@ -486,18 +509,24 @@ def _stage(folder, path, given, data, source, timeout, manifest):
     _say(f"{stage}: running")
     entry = {"status": "running", "key": key, "parameters": given, "data": data.title}
     manifest["stages"] = dict(sorted((manifest["stages"] | {stage: entry}).items()))
-    files.write_json(folder / "manifest.json", manifest)
-    began = time.time()
+    _write_manifest(folder, manifest)
+    figures = {path: path.stat().st_mtime_ns for path in out.glob("figures/*.png")}
+    began = time.monotonic()
     problem = _execute(path, folder, given | {"data": source, "out": str(out)}, timeout)
     missing = _missing(path, folder)
     if missing and not problem:
         problem = f"It ended without making {', '.join(missing)}."
     made = [path for name in _plan(path)[1]["makes"] for path in sorted(out.glob(name))]
-    made += [path for path in sorted(out.glob("figures/*.png")) if path.stat().st_mtime >= began]
+    for path in sorted(out.glob("figures/*.png")):  # those of this run, whatever the clock says
+        if path.stat().st_mtime_ns != figures.get(path):
+            made.append(path)
     entry["outputs"] = [path.relative_to(folder).as_posix() for path in made]
+    entry["sha256"] = {
+        path.relative_to(folder).as_posix(): files.digest(path) for path in made if path.is_file()
+    }
     entry |= {"status": "failed" if problem else "done", "problem": problem}
-    entry["seconds"] = round(time.time() - began, 1)
-    files.write_json(folder / "manifest.json", manifest)
+    entry["seconds"] = round(time.monotonic() - began, 1)
+    _write_manifest(folder, manifest)
     _say(f"{stage}: {entry['status']} after {entry['seconds']:.0f} s")
     return entry
 
@@ -554,6 +583,9 @@ def _execute(path, folder, parameters, timeout):
             start_timeout=600,  # a busy machine takes its time
             extra_arguments=["--log-level=CRITICAL"],
         )
+    except OSError as error:
+        with files.naming(folder / path.name):
+            raise error
     except Exception as error:
         return _explain(error, folder / path.name)
     finally:
@@ -602,8 +634,7 @@ def read_manifest(run: Path | str) -> dict[str, Any]:
     """
     for folder in (Path(run), files.project_folder() / "runs" / run):
         if (folder / "manifest.json").is_file():
-            text = (folder / "manifest.json").read_text(encoding="utf-8")
-            return json.loads(text) | {"folder": folder.resolve()}
+            return files.read_json(folder / "manifest.json") | {"folder": folder.resolve()}
     raise FileNotFoundError(f"{run} is no run: it holds no manifest.json. Runs lie in runs/.")
 
 
@@ -622,7 +653,9 @@ def results(run: Path | str) -> pd.DataFrame:
     manifest, rows = read_manifest(run), []
     for stage, entry in manifest["stages"].items():
         path = manifest["folder"] / stage / "metrics.json"
-        if entry["status"] == "done" and path.is_file():
+        if f"{stage}/metrics.json" in _changed(manifest["folder"], entry):
+            warnings.warn(f"{path} is not as the run wrote it, and is left out.", stacklevel=2)
+        elif entry["status"] == "done" and path.is_file():
             about = {"stage": stage, "data": entry["data"]}
             for model, values in json.loads(path.read_text(encoding="utf-8")).items():
                 if isinstance(values, dict) and "accuracy" in values:

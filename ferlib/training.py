@@ -10,12 +10,14 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
+import io
 import json
 import os
 import platform
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, Self
@@ -85,7 +87,7 @@ def train(
     spread = Spread.over(devices)
     with _claim(out, recipe, data, overwrite, spread):
         if (out / "model.keras").exists():
-            return zoo.load(out / "model.keras")
+            return _finished(recipe, out)
         with torch_layout.channels_last(), spread.scope(), spread.advice():
             model, history = _fit(recipe, data, out, spread, callbacks, verbose)
         return _finish(model, recipe, data, out, history, spread)
@@ -279,7 +281,7 @@ def _claim(out, recipe, data, overwrite, spread):
     """Makes `out` the folder of this recipe on this data, and locks it unless it is finished."""
     path = out / "state" / "identity.json"
     new = _identity(recipe, data)
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    old = files.read_json(path) if path.exists() else {}
     missing = [name for name, value in new.items() if value is None]
     changed = []
     for name in [*new, *(old.keys() - new.keys())]:
@@ -303,7 +305,7 @@ def _claim(out, recipe, data, overwrite, spread):
         shutil.rmtree(out / "state", ignore_errors=True)
         (out / "model.keras").unlink(missing_ok=True)
         recipe.to_json(out / "recipe.json")
-        files.write(path, json.dumps(new))
+        files.write_json(path, new, sealed=True)
     return held
 
 
@@ -331,11 +333,30 @@ def _finish(model, recipe, data, out, history, spread):
         if before is not None:
             seen = np.union1d(seen, before)
     files.write_json(out / "metrics.json", metrics)
+    files.write_json(out / "state" / "history.json", {"rows": history}, sealed=True)
     zoo.save(model, out / "model.keras", card=card, seen=seen)
-    for checkpoint in (out / "state").glob("*.weights.h5"):
+    for checkpoint in (out / "state").glob("epoch-*"):
         checkpoint.unlink(missing_ok=True)
     spread.agree(len(history), out)
     return model
+
+
+def _finished(recipe, out):
+    """Loads a finished model, and makes again what a damaged disk has changed beside it."""
+    model, kept = zoo.load(out / "model.keras"), out / "state" / "history.json"
+    if kept.exists():
+        history = files.read_json(kept)["rows"]
+        with contextlib.suppress(files.Unwritable):
+            recipe.to_json(out / "recipe.json")
+            files.write_json(out / "metrics.json", zoo.read_card(out / "model.keras")["training"])
+            _write_history(out, history)
+    return model
+
+
+def _write_history(out, history):
+    import pandas as pd
+
+    files.write(out / "history.csv", pd.DataFrame(history).to_csv(index=False))
 
 
 def _card(recipe, data, metrics, spread):
@@ -580,12 +601,15 @@ class _Checkpoint(keras.callbacks.Callback):
         import pandas as pd
 
         done = 0
-        saved = sorted((self.out / "state").glob("epoch-*.weights.h5"))
+        saved = sorted((self.out / "state").glob("epoch-*"))
         if saved:
             learner.optimizer.build(learner.trainable_variables)
-            self.trained.load_weights(saved[-1])
             done = int(saved[-1].name[6:10])
-            self.history = pd.read_csv(self.out / "history.csv").to_dict("records")[:done]
+            if saved[-1].suffix == ".h5":  # of ferlib 0.1
+                self.trained.load_weights(saved[-1])
+                self.history = pd.read_csv(self.out / "history.csv").to_dict("records")[:done]
+            else:
+                self._read(saved[-1])
         self.spread.agree(done, self.out)
         return done
 
@@ -605,20 +629,36 @@ class _Checkpoint(keras.callbacks.Callback):
         self._save(epoch + 1)
 
     def _save(self, done):
-        import pandas as pd
-
-        process = self.spread.process
-        path = self.out / "state" / f"epoch-{done:04}.weights.h5"
-        unfinished = path.with_name(f"unfinished-{process}.weights.h5")
-        self.trained.save_weights(unfinished, overwrite=True)  # all processes take part in this
-        if process:
-            unfinished.unlink(missing_ok=True)
+        path = self.out / "state" / f"epoch-{done:04}.npz"
+        values = [_storable(variable) for variable in self._variables()]  # in every process
+        if self.spread.process:
             return
-        files.write(self.out / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
-        files.replace(unfinished, path)
-        for old in path.parent.glob("epoch-*.weights.h5"):
+        made = io.BytesIO()  # HDF5 ends the process where the disk fills while it writes
+        np.savez(made, *values, history=json.dumps(self.history))
+        files.write(path, files.seal(made.getvalue()))
+        _write_history(self.out, self.history)
+        for old in path.parent.glob("epoch-*"):
             if old != path:
                 old.unlink()
+
+    def _read(self, path):
+        files.check(path)
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                self.history = json.loads(str(saved["history"]))
+                for number, variable in enumerate(self._variables()):
+                    variable.assign(saved[f"arr_{number}"])
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise files.damaged(path) from error
+
+    def _variables(self):
+        return [*self.trained.variables, *self.trained.optimizer.variables]
+
+
+def _storable(variable):
+    """Gives the value of a variable in a type that numpy knows."""
+    value = ops.convert_to_numpy(variable)
+    return value.astype("float32") if value.dtype.kind == "V" else value  # bfloat16
 
 
 class Progress(keras.callbacks.Callback):

@@ -111,6 +111,9 @@ class _Books(keras_tuner.Oracle):
         self.after_trial = after_trial
 
     def reload(self):
+        for path in Path(self._project_dir).glob("trial_*/trial.json"):
+            files.read_json(path)  # keras-tuner would take a damaged one
+        files.read_json(self._get_oracle_fname())
         super().reload()
         # keras-tuner writes a new trial's file before it enters the trial into the books: a kill
         # between the two leaves a trial that nobody runs.
@@ -123,7 +126,7 @@ class _Books(keras_tuner.Oracle):
             return
         # Workers of other machines train on while a chief is started again.
         books = Path(self._get_oracle_fname())
-        for tuner, number in _read(books)["ongoing_trials"].items():
+        for tuner, number in files.read_json(books)["ongoing_trials"].items():
             if number in self._retry_queue and distributed.has_joined(books.parents[1], tuner):
                 self._retry_queue.remove(number)
                 self.ongoing_trials[tuner] = self.trials[number]
@@ -169,10 +172,11 @@ class _Books(keras_tuner.Oracle):
 
     def save(self):
         # keras-tuner writes in place: a kill meanwhile leaves half a file.
-        files.write_json(self._get_oracle_fname(), self.get_state())
+        files.write_json(self._get_oracle_fname(), self.get_state(), sealed=True)
 
     def _save_trial(self, trial):
-        files.write_json(f"{self._get_trial_dir(trial.trial_id)}/trial.json", trial.get_state())
+        path = f"{self._get_trial_dir(trial.trial_id)}/trial.json"
+        files.write_json(path, trial.get_state(), sealed=True)
 
 
 class _Bayesian(_Books, oracles.BayesianOptimizationOracle):
@@ -202,6 +206,10 @@ et al. 2012, arXiv:1206.2944); Hyperband stops weak trials early (Li et al. 2016
 arXiv:1603.06560)."""
 
 
+class _NoDisk(keras_tuner.errors.FatalError, OSError):
+    """Ends a search without a word against the trial, which continues later."""
+
+
 class _Tuner(BaseTuner):
     """Trains the recipe of each trial that its oracle asks for."""
 
@@ -217,14 +225,16 @@ class _Tuner(BaseTuner):
                 end["epochs"] = trial.hyperparameters.values.get("tuner/epochs", made.epochs)
                 made = self.continued(made, trial.hyperparameters.values)
                 training.train(made, data, folder, overwrite=True, verbose=progress)
-            return _read(folder / "metrics.json")["val_accuracy"]
+            return files.read_json(folder / "metrics.json")["val_accuracy"]
         except Exception as error:
             end["reason"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             raise  # keras-tuner records that the trial failed
         finally:
             end["seconds"] = time.perf_counter() - started
             end["memory_mb"] = psutil.Process().memory_info().rss / 1e6
-            files.write_json(folder / "end.json", end)
+            if (folder / "recipe.json").exists():
+                end["recipe"] = files.digest(folder / "recipe.json")
+            files.write_json(folder / "end.json", end, sealed=True)
 
     def _run_and_update_trial(self, trial, *args, **options):
         import grpc
@@ -233,6 +243,8 @@ class _Tuner(BaseTuner):
             super()._run_and_update_trial(trial, *args, **options)
         except grpc.RpcError as error:  # no fault of the trial: this process is started again
             raise keras_tuner.errors.FatalError("The chief was lost.") from error
+        except files.Unwritable as error:
+            raise _NoDisk(str(error)) from error
 
     def continued(self, recipe, values):
         """Gives the recipe of the epochs that Hyperband adds to those of a shorter trial."""
@@ -342,37 +354,41 @@ def tune(
     hp = keras_tuner.HyperParameters()
     space(hp, base)
     fixed = {"method": method, "base": dataclasses.asdict(base), "space": hp.get_config()}
-    _claim(Path(out) / "trials", fixed | {"data": data.fingerprint}, overwrite)
+    held = contextlib.nullcontext()
+    if "KERASTUNER_ORACLE_IP" not in os.environ:  # else the supervisor holds it
+        held = files.hold(Path(out) / "workers" / distributed.LOCAL, wait=1)
+    with held:
+        _claim(Path(out) / "trials", fixed | {"data": data.fingerprint}, overwrite)
 
-    ended = {}
+        ended = {}
 
-    def after_trial(trial):
-        ended[int(trial)] = _row(Path(out) / "trials" / f"trial_{trial}")
-        table = _write_table(out, ended.values())
-        if verbose:
-            print(_line(table, int(trial), trials), flush=True)
-        if on_trial:
-            on_trial(table)
+        def after_trial(trial):
+            ended[int(trial)] = _row(Path(out) / "trials" / f"trial_{trial}")
+            table = _write_table(out, ended.values())
+            if verbose:
+                print(_line(table, int(trial), trials), flush=True)
+            if on_trial:
+                on_trial(table)
 
-    limits = {"trials": trials, "epochs": epochs}
-    seed_of_choices = seed + 1  # keras-tuner takes 0 for "choose one"
-    oracle = METHODS[method](
-        after_trial=after_trial, hyperparameters=hp, seed=seed_of_choices, **limits
-    )
-    ended |= {row["number"]: row for row in _rows(out)}
-    tuner = _Tuner(oracle, directory=out, project_name="trials")
-    if _is_chief():
-        threading.Thread(target=_watch, args=(oracle, out), daemon=True).start()
-    tuner.search(data, recipe=lambda hp: space(hp, base), progress=verbose, verbose=0)
-    if supervised and _is_worker():
-        os._exit(0)  # at once: the supervisor must see this before it sees the chief end
-    return _write_table(out, _rows(out))
+        limits = {"trials": trials, "epochs": epochs}
+        seed_of_choices = seed + 1  # keras-tuner takes 0 for "choose one"
+        oracle = METHODS[method](
+            after_trial=after_trial, hyperparameters=hp, seed=seed_of_choices, **limits
+        )
+        ended |= {row["number"]: row for row in _rows(out)}
+        tuner = _Tuner(oracle, directory=out, project_name="trials")
+        if _is_chief():
+            threading.Thread(target=_watch, args=(oracle, out), daemon=True).start()
+        tuner.search(data, recipe=lambda hp: space(hp, base), progress=verbose, verbose=0)
+        if supervised and _is_worker():
+            os._exit(0)  # at once: the supervisor must see this before it sees the chief end
+        return _write_table(out, _rows(out))
 
 
 def _claim(folder, search, overwrite):
     """Makes a folder that of this search."""
     path, search = folder / "search.json", json.loads(json.dumps(search))
-    there = _read(path) if path.exists() else None
+    there = files.read_json(path) if path.exists() else None
     if there == search:
         return
     if _is_worker():
@@ -383,7 +399,7 @@ def _claim(folder, search, overwrite):
         raise FileExistsError(f"{folder} holds another search (see search.json there): {remedy}.")
     if there:
         shutil.rmtree(folder)
-    files.write_json(path, search)
+    files.write_json(path, search, sealed=True)
 
 
 def _watch(oracle, out):
@@ -403,10 +419,6 @@ def _is_worker():
 def _is_chief():
     """Says whether this process is the chief of a distributed search."""
     return "KERASTUNER_ORACLE_IP" in os.environ and not _is_worker()
-
-
-def _read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write_table(out, rows):
@@ -448,14 +460,16 @@ def _rows(out):
 def _row(folder):
     """Reads a trial's row from its folder; None where it has not ended."""
     path = folder / "trial.json"
-    trial: dict[str, Any] = _read(path) if path.exists() else {"status": ""}
+    trial: dict[str, Any] = files.read_json(path) if path.exists() else {"status": ""}
     if trial["status"] not in ("COMPLETED", "FAILED"):
         return None
     values = trial["hyperparameters"]["values"].items()
     row: dict[str, Any] = {"number": int(trial["trial_id"])}
     row |= {name: value for name, value in values if not name.startswith("tuner/")}
     row |= {"score": trial["score"], "status": trial["status"].lower()}
-    return row | _read(folder / "end.json")
+    end = files.read_json(folder / "end.json")
+    end.pop("recipe", None)
+    return row | end
 
 
 def _table(rows):
@@ -478,5 +492,8 @@ def best(out: str | os.PathLike) -> Recipe:
     if not table.score.notna().any():
         raise ValueError(f"No trial in {out} was completed: {'; '.join(set(table.reason))}")
     folders = {int(x.name.removeprefix("trial_")): x for x in Path(out).glob("trials/trial_*")}
-    number = table.number[table.score.idxmax()]
-    return Recipe.from_json(folders[number] / "recipe.json").replace(init="")
+    folder = folders[table.number[table.score.idxmax()]]
+    path, end = folder / "recipe.json", files.read_json(folder / "end.json")
+    if end.get("recipe") not in (None, files.digest(path)):
+        raise files.damaged(path)
+    return Recipe.from_json(path).replace(init="")

@@ -99,20 +99,17 @@ def save(
         ...     read_classes(path)[3]
         'happy'
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-        made = Path(folder) / "model.keras"
-        whole = Path(folder) / "whole.keras"
-        model.save(made)
-        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
-            _copy(made, archive)
+    path, made = Path(path), io.BytesIO()
+    with files.whole(path) as unfinished:
+        model.save(unfinished)
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+            _copy(unfinished, archive)
             archive.writestr(CARD, json.dumps(card or {}, indent=1))
             if seen is not None:
                 buffer = io.BytesIO()
                 np.save(buffer, np.sort(np.asarray(seen, dtype="uint64")))
                 archive.writestr(_SEEN, buffer.getvalue())
-        files.replace(whole, path)
+        unfinished.write_bytes(files.seal(made.getvalue()))
     return path
 
 
@@ -219,10 +216,14 @@ def read(path: Path) -> keras.Model:
     """
     from ferlib.backend import keras
 
+    files.check(path)
     try:
         loaded = keras.saving.load_model(path, compile=False, safe_mode=True)
         _ = loaded.input_shape, loaded.output_shape  # some have none
     except Exception as error:
+        if getattr(error, "errno", None) in files.NO_ROOM:  # Keras unpacks the file there
+            with files.naming(tempfile.gettempdir()):
+                raise
         raise ValueError(f"{path} {_problem(path, error)}") from error
     return loaded
 
@@ -336,7 +337,10 @@ def read_seen(model: str | Path) -> np.ndarray | None:
 def _member(model, name):
     """Reads a member of a model's file; None where there is none."""
     path = find(model)
+    files.check(path)
     if not zipfile.is_zipfile(path):
+        if CARD.encode() in path.read_bytes():  # a zip, or its end in an export, that was cut off
+            raise files.damaged(path)
         return None
     with zipfile.ZipFile(path) as archive:
         return archive.read(name) if name in archive.namelist() else None

@@ -278,6 +278,40 @@ def wait_for(path, seconds=600):
     return path
 
 
+def test_a_run_that_was_moved_is_not_run_again(project, capsys, tmp_path):
+    run(project, name="here")
+    (project / "runs" / "here").rename(project / "runs" / "there")
+    moved = project.rename(tmp_path.with_name(f"{tmp_path.name}-moved"))
+    capsys.readouterr()
+    run(moved, name="there")
+    assert notebooks_run(capsys) == []
+
+
+def test_the_clock_does_not_decide_which_figures_are_of_this_run(project):
+    figure = "path = here / 'figures/x.png'\npath.parent.mkdir(exist_ok=True)\n"
+    figure += "path.write_bytes(b'x')\nimport os\nos.utime(path, (10**9, 10**9))"
+    write(project, "03_third", figure, "(here / 'three.txt').write_text('3')", makes=["*.txt"])
+    made = run(project, only=("03",))
+    assert made["stages"]["03_third"]["outputs"] == ["03_third/three.txt", "03_third/figures/x.png"]
+
+
+def test_what_was_damaged_in_a_run_is_made_again(project, capsys):
+    folder = Path(run(project)["folder"])
+    (folder / "03_third/three.txt").write_text("4")
+    run(project)
+    assert (folder / "03_third/three.txt").read_text() == "3"
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 0', '"seed": 1', 1))
+    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+        suite.results(folder)
+    capsys.readouterr()
+    run(project)
+    assert len(notebooks_run(capsys)) == 3
+    (folder / "01_first/metrics.json").write_text("{}")
+    with pytest.warns(UserWarning, match=r"metrics\.json is not as the run wrote it"):
+        assert len(suite.results(folder)) == 0
+
+
 @pytest.mark.parametrize("victims", [("runner",), ("runner", "kernel")])
 def test_killed_in_the_middle_then_run_again(project, capsys, victims):
     slow = "import os, time\nfrom ferlib import files\n"
