@@ -3,6 +3,8 @@
 Screenshots are kept in `$FERLIB_SCREENSHOTS`, or in pytest's temporary folder.
 """
 
+import base64
+import io
 import json
 import os
 import shutil
@@ -14,6 +16,7 @@ import urllib.request
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from conftest import ROOT
@@ -21,13 +24,14 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from ferlib import drawn
+from ferlib import drawn, prediction
 from ferlib.labels import EMOTIONS
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--disable-component-update --disable-sync "
+    "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 ).split()
 TOKEN = "seven-notebooks"
 SETTINGS = {
@@ -43,6 +47,22 @@ ENDED = """() => {
     const failed = cell => cell.outputs.toJSON().some(out => out.output_type === 'error');
     const ended = cell => cell.executionState === 'idle' && cell.executionCount;
     return code.some(failed) || code.every(ended);
+}"""
+PLAYED = """async source => {
+    const video = document.createElement('video');
+    video.muted = true;
+    video.src = source;
+    await new Promise((done, fail) => {
+        video.onloadeddata = done;
+        video.onerror = () => fail(video.error.message);
+    });
+    video.currentTime = 1.02;
+    await new Promise(done => { video.onseeked = done; });
+    const canvas = document.createElement('canvas');
+    canvas.width = video.videoWidth;
+    canvas.height = video.videoHeight;
+    canvas.getContext('2d').drawImage(video, 0, 0);
+    return [video.duration, canvas.toDataURL('image/png')];
 }"""
 HEIGHT = "() => document.querySelector('.jp-WindowedPanel-outer').scrollHeight"
 TO_TOP = "() => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0; }"
@@ -110,13 +130,38 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def film(tmp_path_factory):
+    """Films two drawn persons for two seconds."""
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path_factory.mktemp("film") / "drawn.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (640, 480))
+    for picture, _ in drawn.clip(2):
+        writer.write(picture[..., ::-1])
+    writer.release()
+    return path
+
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory):
+    """Gives what Chromium's fake camera films: a drawn person, raw (YUV4MPEG2)."""
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path_factory.mktemp("camera") / "camera.y4m"
+    with path.open("wb") as file:
+        file.write(b"YUV4MPEG2 W640 H480 F25:1 Ip A1:1 C420mpeg2\n")
+        for picture, _ in drawn.clip(0.8):
+            file.write(b"FRAME\n" + cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420).tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(camera):
     sync_api = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         pytest.skip("needs chromium: apt-get install chromium")
+    flags = [*FLAGS, f"--use-file-for-fake-video-capture={camera}"]
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         yield browser
         browser.close()
 
@@ -165,6 +210,8 @@ def test_run_all(name, lab, page, screenshots):
     assert not overflowing, f"wider than the page: {overflowing}"
     if any("FileUpload(" in cell.source for cell in cells):
         upload(page, folder, screenshots)
+    if any("camera.widget(" in cell.source for cell in cells):
+        look(page, screenshots)
 
 
 def upload(page, folder, screenshots):
@@ -180,6 +227,41 @@ def upload(page, folder, screenshots):
     answer.scroll_into_view_if_needed()
     answer.screenshot(path=screenshots / "upload.png")
     assert set(EMOTIONS) <= set(answer.locator("th").all_inner_texts())
+
+
+def look(page, screenshots):
+    """Starts the camera of the notebook, waits until a person is named, and stops it."""
+    button = page.locator("button.ferlib-camera")
+    button.scroll_into_view_if_needed()
+    button.click()
+    emotions = "|".join(EMOTIONS)
+    page.wait_for_function(
+        "wanted => new RegExp(wanted).test("
+        "document.querySelector('button.ferlib-camera + span').textContent)",
+        arg=f"^[0-9]+: ({emotions})",
+    )
+    page.locator("button.ferlib-camera ~ canvas").screenshot(path=screenshots / "camera.png")
+    button.click()
+    assert button.inner_text() == "Start the camera"
+
+
+def test_a_written_clip_is_played(browser, film, tmp_path, screenshots):
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("imageio_ffmpeg", reason="the extra video is not installed")
+    out = tmp_path / "faces.mp4"
+    tally = prediction.predict_to_clip(film, out, model="tiny", detect=False, progress=False)
+    assert tally.faces == 50
+    page = browser.new_page()
+    source = "data:video/mp4;base64," + base64.b64encode(out.read_bytes()).decode()
+    seconds, shown = page.evaluate(PLAYED, source)
+    page.close()
+    assert seconds == pytest.approx(2, abs=0.05)
+    shown = Image.open(io.BytesIO(base64.b64decode(shown.partition(",")[2]))).convert("RGB")
+    shown.save(screenshots / "played.png")
+    video = cv2.VideoCapture(str(out))
+    frames = [video.read()[1][..., ::-1].astype(int) for _ in range(27)]
+    apart = [np.abs(frame - np.asarray(shown)).mean() for frame in frames]
+    assert np.argmin(apart) == 25 and min(apart) < 3, "it shows another frame than that at 1.02 s"
 
 
 def test_contents_and_links(lab, page, screenshots):
