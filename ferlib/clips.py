@@ -40,7 +40,7 @@ LINE, COLUMN = 16, 200
 LARGEST = 2**26
 """A frame of more pixels is not read."""
 WIDTH, HEIGHT, RATE, COUNT, MILLISECONDS = 3, 4, 5, 7, 0
-"""OpenCV's numbers of what it tells of a film (cv2.CAP_PROP_...)."""
+"""OpenCV's numbers of what it tells of a film (`cv2.CAP_PROP_...`)."""
 CUT = "breaks off"
 
 _STILL = (
