@@ -144,17 +144,21 @@ def seal(data: bytes, start: bytes | None = None) -> bytes:
     return data + hashlib.sha256(data).hexdigest().encode()
 
 
-def check(path):
+def check(path) -> bool:
     """Refuses a file with the digest of another content at its end; one without any passes.
+
+    Returns:
+        Whether it has its digest.
 
     Raises:
         ValueError: If it is damaged; names the file.
     """
     data = pathlib.Path(path).read_bytes()
     content, end = data[:-64], data[-64:].decode("latin-1")
-    is_digest = re.fullmatch("[0-9a-f]{64}", end)
+    is_digest = bool(re.fullmatch("[0-9a-f]{64}", end))
     if is_digest and hashlib.sha256(content).hexdigest() != end:
         raise damaged(path)
+    return is_digest
 
 
 def digest(path) -> str:

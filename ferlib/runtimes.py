@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -492,6 +494,8 @@ def _open_tflite(path, name):
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         from tensorflow.lite.python.interpreter import Interpreter
+    if not files.check(path) and not _survives(path):
+        raise ValueError(f"{path} is damaged: TFLite cannot read it. Get it again.")
     try:
         with warnings.catch_warnings(action="ignore"):  # TensorFlow's, of its own future
             interpreter = Interpreter(str(path))
@@ -526,6 +530,23 @@ def _open_tflite(path, name):
         card=card,
         shares=tuple(card.get("shares", ())),
     )
+
+
+_TRIED = """\
+import sys
+try:
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+    from tensorflow.lite.python.interpreter import Interpreter
+model = Interpreter(sys.argv[1])
+model.allocate_tensors()
+model.invoke()"""
+
+
+def _survives(path: Path) -> bool:
+    """Tries a TFLite file in a process of its own, which one that is cut off ends with a signal."""
+    command = [sys.executable, "-c", _TRIED, str(path)]
+    return not subprocess.run(command, capture_output=True).returncode
 
 
 def _quantise(values, entry):

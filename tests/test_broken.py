@@ -25,6 +25,7 @@ from ferlib import (
     plots,
     prediction,
     recipes,
+    runtimes,
     sources,
     suite,
     training,
@@ -238,6 +239,16 @@ def test_what_was_damaged_is_refused_by_name_or_made_again():
 def test_more_that_was_damaged():
     counts, faults, _ = damage.main(64, 2)
     assert not faults and sum(counts.values()) == 64
+
+
+@pytest.mark.slow
+def test_a_tflite_file_that_was_cut_off_is_an_error_and_no_signal(tmp_path):
+    path = exports.export("tiny", tmp_path / "tiny.tflite", to="litert")
+    content = path.read_bytes()
+    for kept in (len(content) // 20, len(content) // 2, len(content) - 300):
+        path.write_bytes(content[:kept])
+        with pytest.raises(ValueError, match=r"tiny\.tflite is damaged"):
+            runtimes.open_model(path)
 
 
 # ---- kills -------------------------------------------------------------------------------
