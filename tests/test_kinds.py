@@ -527,7 +527,7 @@ CASES = {
     "labels_in_a_table/ferplus_folders": 240,
     "labels_in_a_table/names_and_labels": 240,
     "photos/mixed": "without labels",
-    "photos/tight_crops": "without labels",
+    "photos/tight_crops": 12,
 }
 
 
