@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -126,7 +127,9 @@ def measure(export: runtimes.Model, model: str | Path, data: FERData) -> dict:
 
 def _write_onnx(network: keras.Model, path: Path, calibration: np.ndarray | None) -> None:
     """Writes the ONNX file of a network, quantised where there are calibration pictures."""
-    network.export(str(path), format="onnx", verbose=False)
+    with warnings.catch_warnings():  # of what Keras imports for it
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
+        network.export(str(path), format="onnx", verbose=False)
     if calibration is None:
         return
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
@@ -165,7 +168,10 @@ def _write_litert(network: keras.Model, path: Path, calibration: np.ndarray | No
     import tensorflow as tf
 
     saved = str(path.with_name("saved"))
-    network.export(saved, format="tf_saved_model", verbose=False)
+    try:
+        network.export(saved, format="tf_saved_model", verbose=False)
+    except tf.errors.OpError as error:
+        raise OSError(error.message.rpartition("; ")[2]) from error
     converter = tf.lite.TFLiteConverter.from_saved_model(saved)
     if calibration is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

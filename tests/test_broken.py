@@ -251,6 +251,17 @@ def test_a_tflite_file_that_was_cut_off_is_an_error_and_no_signal(tmp_path):
             runtimes.open_model(path)
 
 
+@posix
+@pytest.mark.slow
+def test_a_tflite_file_is_not_written_by_half(tmp_path):
+    path = tmp_path / "tiny.tflite"
+    path.write_text("old")
+    with full(tmp_path), pytest.raises(files.Unwritable, match="cannot be written"):
+        exports.export("tiny", path, to="litert")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 # ---- kills -------------------------------------------------------------------------------
 
 
