@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 import warnings
@@ -171,7 +172,7 @@ def _write_litert(network: keras.Model, path: Path, calibration: np.ndarray | No
     try:
         network.export(saved, format="tf_saved_model", verbose=False)
     except tf.errors.OpError as error:
-        raise OSError(error.message.rpartition("; ")[2]) from error
+        raise OSError(errno.EIO, error.message.rpartition("; ")[2]) from error
     converter = tf.lite.TFLiteConverter.from_saved_model(saved)
     if calibration is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

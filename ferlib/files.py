@@ -31,17 +31,16 @@ def naming(path):
         path: The file or folder.
 
     Raises:
-        Unwritable: In place of any other OSError.
+        Unwritable: In place of what the system says; an error without its number is left alone.
     """
     try:
         yield
-    except Unwritable:
-        raise
     except OSError as error:
-        why = error.strerror or str(error)
+        if isinstance(error, Unwritable) or not isinstance(error.errno, int):
+            raise
         raise Unwritable(
-            f"{path} cannot be written: {why}. What was there before is unharmed; mend that, and "
-            "the same command continues."
+            f"{path} cannot be written: {error.strerror}. What was there before is unharmed; mend "
+            "that, and the same command continues."
         ) from error
 
 

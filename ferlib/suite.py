@@ -583,10 +583,10 @@ def _execute(path, folder, parameters, timeout):
             start_timeout=600,  # a busy machine takes its time
             extra_arguments=["--log-level=CRITICAL"],
         )
-    except OSError as error:
-        with files.naming(folder / path.name):
-            raise error
     except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):  # that of a cell
+            with files.naming(folder / path.name):
+                raise
         return _explain(error, folder / path.name)
     finally:
         watch.ended.set()

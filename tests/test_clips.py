@@ -368,7 +368,8 @@ def test_an_interrupted_clip_goes_on_with_the_same_rows(torn, finder, tmp_path, 
     assert stops >= 3 and tally == expected
     assert len(seen) < 250 + 71 * stops  # it did not begin anew each time
     assert part.read_bytes() == whole.read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "part.csv", "whole.csv"]
+    digests = [".part.csv.sha256", ".whole.csv.sha256"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [*digests, "in", "part.csv", "whole.csv"]
     before = len(seen)
     assert prediction.predict_to_csv(folder, part, **options) == expected
     assert len(seen) == before and part.read_bytes() == whole.read_bytes()
