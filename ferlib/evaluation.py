@@ -452,8 +452,8 @@ def _try_readings(opened: Classifier, data: FERData, seed: int):
     if best - used > 0.1:
         warnings.warn(
             f"{opened.name} does not say how it is to be read, and is read as {opened.reading}. "
-            f"But {found}. Likely it expects pixels of another scaling (scaling=...) or "
-            "answers in another order (classes=...).",
+            f"But {found}. Likely it expects pixels of another scaling (--input; in Python "
+            "scaling=) or answers in another order (--classes, classes=).",
             stacklevel=3,
         )
     return found
