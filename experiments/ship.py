@@ -88,6 +88,8 @@ def ship(name: str, runs: list, source: str | None = None) -> Path:
         card = {"combined": "mean of the members' probabilities", "members": cards}
         card |= {key: cards[0][key] for key in ("data", "versions")}
     card["classes"] = list(data.classes)
+    shares = zoo.read_shares(trained[0], data.classes)
+    card["data"] = card["data"] | {"shares": dict(zip(data.classes, shares, strict=False))}
     seen = np.unique(np.concatenate([zoo.read_seen(file) for file in trained]))
     path = zoo.PRETRAINED / f"{name}.keras"
     zoo.save(model, path, card=card, seen=seen)

@@ -98,7 +98,7 @@ def test_a_model_of_any_scaling_side_and_channels(levels, scaling, side, channel
 def test_a_file_without_a_card_is_warned_of_when_it_is_misread(levels, tmp_path, suffix):
     path = tmp_path / f"foreign{suffix}"
     network("0-1").save(path)
-    with pytest.warns(UserWarning, match=r"(?s)scaling=.* order \(classes="):
+    with pytest.warns(UserWarning, match=r"(?s)--input.* order \(--classes"):
         report = evaluation.evaluate(path, levels, resamples=10)
     assert report.metrics["accuracy"].value < 0.2
     assert "pixels 0-1" in report.reading
