@@ -712,7 +712,8 @@ class Progress(keras.callbacks.Callback):
         sys.stdout.flush()
 
     def on_train_end(self, logs: Any = None) -> None:
-        self.bar.close()
+        if self.bar is not None:  # None where all epochs were done before
+            self.bar.close()
 
 
 PAUSE = 20

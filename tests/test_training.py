@@ -215,6 +215,21 @@ def test_a_student_learns_its_teachers_answers(trained, data, tmp_path, flip):
         training.train(SMALL.replace(teachers=["nobody"]), data, tmp_path / "other")
 
 
+def test_a_training_killed_before_its_model_is_written_is_finished(data, tmp_path, monkeypatch):
+    recipe = SMALL.replace(epochs=1)
+    whole = training.train(recipe, data, tmp_path / "whole")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training, "_finish", killed)
+        training.train(recipe, data, tmp_path / "killed")
+    made = training.train(recipe, data, tmp_path / "killed")
+    for one, other in zip(whole.get_weights(), made.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
 def test_a_checkpoint_holds_no_teacher(data, tmp_path):
     teacher = zoo.save(models.build("vgg", widths=(64, 128)), tmp_path / "teacher.keras")
     sizes = {}
