@@ -134,7 +134,7 @@ def _tune_in_several(args: argparse.Namespace):
     if args.join:
         print(f"The search at {args.join} has no more work for this machine.")
         return {"joined": args.join}
-    table = pd.read_csv(Path(args.out, "trials.csv")).fillna({"reason": ""})
+    table = pd.read_csv(Path(args.out, "trials.csv"), dtype={"reason": str}).fillna({"reason": ""})
     return files.plain(table.to_dict("records"))
 
 
