@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -225,18 +226,20 @@ def names_of_numbers(files: Iterable[File]) -> dict[str, str] | None:
             with file.open() as stream:
                 text = stream.read(_LONGEST_LIST).decode("utf-8", "replace")
             names = _names_in_yaml(text) if file.base == "data.yaml" else text.split("\n")
-            pairs = names.items() if isinstance(names, dict) else enumerate(names)
-            return {str(number): str(name).strip() for number, name in pairs if name}
+            if isinstance(names, list):
+                names = dict(enumerate(names))
+            if isinstance(names, dict) and all(isinstance(name, str) for name in names.values()):
+                return {str(number): name.strip() for number, name in names.items() if name} or None
     return None
 
 
-def _names_in_yaml(text: str) -> dict | list:
+def _names_in_yaml(text: str) -> Any:
     import yaml
 
     try:
         return yaml.safe_load(text)["names"]
     except (yaml.YAMLError, KeyError, TypeError):
-        return []
+        return None
 
 
 def _stem(name: str) -> str:

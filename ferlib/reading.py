@@ -131,7 +131,8 @@ class Reader:
         """Raises the error for a source without data, which says what lies there."""
         seen = [str(fault) for fault in self.tree.faults]
         seen += [part.problem for part in self.parts if part.problem]
-        seen += [f"{part.name}: no labels" for part in self.parts if not part.labelled]
+        bare = [part for part in self.parts if not (part.labelled or part.problem)]
+        seen += [f"{part.name}: no labels" for part in bare]
         seen += [f"{left.file}: {left.reason}" for left in self.tree.left_out]
         kind: type[Exception] = Unreadable
         if is_empty(self.tree) and self.path.is_dir():

@@ -335,9 +335,13 @@ def _json_objects(text: str) -> list[dict[str, Any]]:
     elif isinstance(found, dict):
         import pandas as pd
 
-        split = {"data", "columns"} <= found.keys()  # as `to_json(orient="split")` writes it
-        frame = pd.DataFrame(found["data"], columns=found["columns"]) if split else None
-        found = (pd.DataFrame(found) if frame is None else frame).to_dict("records")
+        if {"data", "columns"} <= found.keys():  # as `to_json(orient="split")` writes it
+            frame = pd.DataFrame(found["data"], columns=found["columns"])
+        else:
+            frame = pd.DataFrame(found)
+        if not frame.columns.is_unique:
+            raise ValueError("a column twice")
+        found = frame.rename(columns=str).to_dict("records")
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError("no list of objects")
     return found

@@ -497,6 +497,31 @@ def test_names_in_the_columns_of_fer2013_are_all_classes_there_are(tmp_path, nam
     assert sources.load(tmp_path, cache=False).classes == names
 
 
+@pytest.mark.parametrize("names", ["7", "abc", "[[1], {a: b}]", "null", "[]", "[a, {"])
+def test_names_of_yolo_that_are_none_are_not_taken(tmp_path, names):
+    put(tmp_path / "data.yaml", f"names: {names}\n")
+    yolo_labels(tmp_path)
+    with pytest.raises(ValueError, match="Say what they mean"):
+        sources.load(tmp_path, cache=False)
+
+
+@pytest.mark.parametrize("text", ['{"data": [[1]], "columns": [1]}', '{"a": {"b": 1}, "c": 2}',
+                                  '{"data": [[1, 2]], "columns": ["emotion", "emotion"]}',
+                                  '{"data": 5, "columns": 3}'])  # fmt: skip
+def test_json_that_holds_no_pictures_is_named(tmp_path, text):
+    put(tmp_path / "x.json", text)
+    with pytest.raises(ValueError, match=r"There is: x\.json"):
+        sources.load(tmp_path, cache=False)
+
+
+def test_what_is_wrong_with_a_file_is_said_once(tmp_path):
+    np.save(tmp_path / "X.npy", IMAGES / 127.5 - 1)
+    with pytest.raises(ValueError) as error:
+        sources.load(tmp_path, cache=False)
+    assert str(error.value).count("X.npy") == 1
+    assert "no labels" not in str(error.value)
+
+
 def test_pictures_without_labels_are_named(tmp_path):
     put(tmp_path / "test.csv", "pixels\n" + "".join(f"{pixels(i)}\n" for i in range(9)))
     with pytest.raises(ValueError, match="test.csv: no labels"):
