@@ -234,9 +234,14 @@ def class_weights(labels: np.ndarray, *, classes: int = len(EMOTIONS)) -> dict[i
         >>> class_weights(np.array([0, 0, 0, 1]), classes=3)
         {0: 0.6666666666666666, 1: 2.0, 2: 1.0}
     """
-    counts = np.bincount(labels, minlength=classes)
-    balanced = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-    return dict(enumerate(np.where(counts, balanced, 1.0).tolist()))
+    from sklearn.utils.class_weight import compute_class_weight
+
+    present = np.unique(labels)
+    balanced = compute_class_weight("balanced", classes=present, y=np.asarray(labels))
+    weights = dict.fromkeys(range(classes), 1.0)
+    for label, weight in zip(present, balanced, strict=True):
+        weights[int(label)] = float(weight)
+    return weights
 
 
 class Batches(keras.utils.PyDataset):
