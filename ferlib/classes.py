@@ -7,7 +7,7 @@ which data set numbered them.
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 from ferlib import labels
 from ferlib.faces import MOST_BAD, Fault, LeftOut
@@ -29,7 +29,14 @@ class Meaning:
         note: What was concluded about numbers; "" for nothing.
     """
 
-    def __init__(self, option: Any, numbering: str, where: str, by_folder: bool):
+    def __init__(
+        self,
+        option: str | Path | Mapping | None,
+        *,
+        numbering: str = "",
+        where: str,
+        by_folder: bool = False,
+    ):
         self.wanted = labels.mapping(option)
         self.numbering = numbering
         self.renamed = option is not None

@@ -255,7 +255,7 @@ class Reader:
         wanted = self.labels
         if wanted is None and first.home == ("beside", ""):
             wanted = folders.names_of_numbers(self.tree.files)
-        meaning = Meaning(wanted, first.numbering, where, by_folder)
+        meaning = Meaning(wanted, numbering=first.numbering, where=where, by_folder=by_folder)
         good, more_bad = meaning.apply([row for row in rows if row.label is not None])
         good.sort(key=lambda row: row.order)
         bad += more_bad
