@@ -238,10 +238,8 @@ def class_weights(labels: np.ndarray, *, classes: int = len(EMOTIONS)) -> dict[i
 
     present = np.unique(labels)
     balanced = compute_class_weight("balanced", classes=present, y=np.asarray(labels))
-    weights = dict.fromkeys(range(classes), 1.0)
-    for label, weight in zip(present, balanced, strict=True):
-        weights[int(label)] = float(weight)
-    return weights
+    weights = dict(zip(present.tolist(), balanced.tolist(), strict=True))
+    return dict.fromkeys(range(classes), 1.0) | weights
 
 
 class Batches(keras.utils.PyDataset):

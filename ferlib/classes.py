@@ -30,12 +30,7 @@ class Meaning:
     """
 
     def __init__(
-        self,
-        option: str | Path | Mapping | None,
-        *,
-        numbering: str = "",
-        where: str,
-        by_folder: bool = False,
+        self, option: str | Path | Mapping | None, *, numbering: str, where: str, by_folder: bool
     ):
         self.wanted = labels.mapping(option)
         self.numbering = numbering

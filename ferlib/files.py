@@ -204,13 +204,12 @@ def hold(folder, *, wait: float, name: str = ""):
     from filelock import FileLock, Timeout
 
     folder = pathlib.Path(folder)
-    owner = folder / (f".{name}.pid" if name else ".pid")
+    stem = f".{name}" if name else ""
+    owner, lock = folder / f"{stem}.pid", folder / f"{stem}.lock"
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            held = FileLock(
-                folder / (f".{name}.lock" if name else ".lock"), is_singleton=True
-            ).acquire(timeout=wait)
+            held = FileLock(lock, is_singleton=True).acquire(timeout=wait)
         except Timeout:
             process = owner.read_text(encoding="utf-8") if owner.exists() else "?"
             raise RuntimeError(

@@ -335,10 +335,9 @@ def _json_objects(text: str) -> list[dict[str, Any]]:
     elif isinstance(found, dict):
         import pandas as pd
 
-        if {"data", "columns"} <= found.keys():  # as `to_json(orient="split")` writes it
-            frame = pd.DataFrame(found["data"], columns=found["columns"])
-        else:
-            frame = pd.DataFrame(found)
+        names = ("data", "columns")  # as `to_json(orient="split")` writes it
+        is_split = set(names) <= found.keys()
+        frame = pd.DataFrame(**{x: found[x] for x in names} if is_split else {"data": found})
         if not frame.columns.is_unique:
             raise ValueError("a column twice")
         found = frame.rename(columns=str).to_dict("records")
