@@ -457,8 +457,18 @@ def _learner(recipe, data, steps, spread):
         loss=_loss(recipe, len(data.classes)),
         **{metrics: [accuracy]},
     )
+    if keras.backend.backend() == "tensorflow":
+        _make_variables(learner, len(data.classes))
     model.optimizer = learner.optimizer  # a checkpoint is of these two, without teachers
     return model, learner
+
+
+def _make_variables(learner, classes):
+    """Makes those of optimizer and metrics, which would have TensorFlow trace the step twice."""
+    learner.optimizer.build(learner.trainable_variables)
+    some = keras.ops.zeros((1, classes))
+    learner.compute_metrics(None, some, some)
+    learner.reset_metrics()
 
 
 def _make_deterministic():
