@@ -9,10 +9,20 @@ os.environ.pop("MPLBACKEND", None)  # kernels inherit it, and would show no figu
 
 import matplotlib
 import pytest
+import yaml
 
 matplotlib.use("agg")
 
 ROOT = Path(__file__).resolve().parent.parent
+# In JupyterLab, and packed for Kaggle and Colab, the notebooks run in this profile.
+PROFILE = os.environ.get("FERLIB_PROFILE", "smoke")
+
+
+def profile_of(notebook: Path) -> dict:
+    """Gives a notebook's parameters in `$FERLIB_PROFILE`; in quick, its own."""
+    path = ROOT / "profiles" / f"{PROFILE}.yaml"
+    values = {} if PROFILE == "quick" else yaml.safe_load(path.read_bytes())
+    return values.get("all", {}) | values.get(notebook.stem, {})
 
 
 @pytest.fixture(scope="session")

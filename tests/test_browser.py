@@ -18,8 +18,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-import yaml
-from conftest import ROOT
+from conftest import ROOT, profile_of
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
@@ -80,15 +79,14 @@ def screenshots(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Serves a copy of the notebooks, in profile smoke, in JupyterLab; gives its address."""
+    """Serves a copy of the notebooks, in `$FERLIB_PROFILE`, in JupyterLab; gives its address."""
     project = tmp_path_factory.mktemp("lab")
     shutil.copy(ROOT / "pyproject.toml", project)
     (project / "ferlib").mkdir()  # this is the project, then
     (project / "notebooks").mkdir()
-    smoke = yaml.safe_load((ROOT / "profiles" / "smoke.yaml").read_text())
     data = {"data": "" if os.environ.get("FERLIB_DATA") else "drawn:700"}
     for path in NOTEBOOKS:
-        values = data | smoke["all"] | smoke.get(path.stem, {})
+        values = data | profile_of(path)
         notebook = parameterize_notebook(load_notebook_node(str(path)), values)
         nbformat.write(notebook, project / "notebooks" / path.name)
     for name, value in SETTINGS.items():
