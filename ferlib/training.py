@@ -69,7 +69,8 @@ def train(
         FileExistsError: If `out` holds another training and `overwrite` is not set.
         FileNotFoundError: If a model that the recipe builds on is not there.
         ValueError: If the data has no pictures to train on or none to validate on, or the recipe
-            does not fit the data's classes or cannot be shared among the devices.
+            does not fit the data's classes or cannot be shared among the devices, or the backend
+            cannot compute in its precision on this processor.
         FloatingPointError: If the loss is no longer a number.
         RuntimeError: If another process trains in `out`, or if one of this training has ended
             (CPU: at once; GPU: within two minutes, when JAX itself ends this process with a
@@ -85,6 +86,7 @@ def train(
     """
     out = Path(out)
     spread = Spread.over(devices)
+    _check_precision(recipe.precision)
     with _claim(out, recipe, data, overwrite, spread):
         if (out / "model.keras").exists():
             return _finished(recipe, out)
@@ -478,6 +480,18 @@ def _make_deterministic():
 
         if not tf.config.list_physical_devices("GPU"):
             tf.config.experimental.enable_op_determinism()
+
+
+def _check_precision(precision):
+    """Refuses what this processor cannot compute, before anything is written."""
+    dtype = keras.DTypePolicy(precision).compute_dtype
+    try:
+        keras.ops.conv(keras.ops.zeros((1, 8, 8, 1), dtype), keras.ops.zeros((3, 3, 1, 1), dtype))
+    except Exception as error:
+        raise ValueError(
+            f"{keras.backend.backend()} cannot compute in {dtype} on this processor: "
+            "take precision=float32, or another backend (KERAS_BACKEND=torch or jax)."
+        ) from error
 
 
 def _build(recipe, classes):

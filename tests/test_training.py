@@ -357,3 +357,18 @@ def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
 def test_data_without_val_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="no pictures in val"):
         training.train(SMALL, data.of("train"), tmp_path / "out")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.uname().machine != "x86_64", reason="oneDNN's setting is of x86"
+)
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others compute in it anywhere")
+def test_a_precision_that_a_processor_lacks_is_named_before_anything_is_written(tmp_path):
+    command = [sys.executable, "-m", "ferlib", "train", "quick", "--data", "drawn:70"]
+    command += ["--out", str(tmp_path / "run"), "-p", "precision=mixed_bfloat16"]
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert told.returncode == 1
+    said = told.stderr.splitlines()[-1]
+    assert "cannot compute in bfloat16 on this processor: take precision=float32" in said
+    assert not (tmp_path / "run").exists()
