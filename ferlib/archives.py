@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import stat
 import tarfile
 import zipfile
@@ -170,6 +171,15 @@ def kind_of(head: bytes, name: str = "") -> str:
     if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return f"of an unknown kind (it begins with {head[:12]!r})"
     return "table"
+
+
+def why(head: bytes, error: Exception) -> str:
+    """Says why a picture cannot be read, from its first bytes and what Pillow says."""
+    if head[4:8] == b"ftyp" and head[8:10] in (b"he", b"mi", b"ms"):
+        return f"HEIC, read with `pip install pillow-heif`, or damaged ({error})"
+    kind = kind_of(head)
+    text = re.sub(r"<_io.*?>|<ferlib.*?>", "its format", str(error))
+    return kind if " " in kind else f"{type(error).__name__}: {text}"
 
 
 def is_picture_name(name: str) -> bool:

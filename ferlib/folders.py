@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ferlib.archives import File, TooLarge
+from ferlib.archives import File, TooLarge, why
 from ferlib.faces import Fault, split_in, split_of, split_of_folder
 from ferlib.labels import canonical, is_emotion
 from ferlib.pictures import read_face
@@ -279,15 +279,6 @@ def read_pictures(items: Iterable[Pair | Fault]) -> Iterator[Row | Fault]:
         except TooLarge:
             raise
         except Exception as error:  # Pillow raises almost anything on a damaged file
-            yield Fault(file.name, row.row, _why(file, error))
+            yield Fault(file.name, row.row, why(file.head, error))
             continue
         yield row
-
-
-def _why(file: File, error: Exception) -> str:
-    if file.head[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
-        return f"HEIC, read with `pip install pillow-heif`, or damaged ({error})"
-    if file.head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the picture: run `git lfs pull`"
-    text = str(error) or type(error).__name__
-    return re.sub(r"<_io.*?>|<ferlib.*?>", "its format", text)
