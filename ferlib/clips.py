@@ -557,12 +557,14 @@ class Live:
     """
 
     def __init__(self, follower: Follower, *, window: float = WINDOW):
-        self.follower, self.window, self.seen = follower, window, deque()
+        self.follower, self.window = follower, window
+        self.seen: deque[Frame] = deque()
+        self.numbers = count()
 
     def see(self, picture: np.ndarray, seconds: float) -> Frame:
         """Looks at the next frame, uint8 [H, W, 3] (RGB), at its time in seconds."""
         persons = self.follower.see(picture, seconds)
-        self.seen.append(Frame(len(self.seen), seconds, persons, picture))
+        self.seen.append(Frame(next(self.numbers), seconds, persons, picture))
         while self.seen[0].seconds < seconds - self.window - 1e-6:
             self.seen.popleft()
         return smoothed(self.seen[-1], list(self.seen))

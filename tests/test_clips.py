@@ -237,9 +237,12 @@ def test_probabilities_are_medians_over_the_window(finder, tmp_path):
         middle = np.median(raw[max(0, n - 2) : n + 3], axis=0)
         np.testing.assert_allclose(smooth[n], middle / middle.sum())
     live = clips.Live(clips.Follower(shade, detect=False), window=0.2)
-    last = [live.see(p(), s).persons[0].probabilities for _, s, p in clips.frames(path)]
+    last = [live.see(picture(), seconds) for _, seconds, picture in clips.frames(path)]
     middle = np.median(raw[15:21], axis=0)
-    np.testing.assert_allclose(last[20], middle / middle.sum())
+    np.testing.assert_allclose(last[20].persons[0].probabilities, middle / middle.sum())
+    assert [frame.number for frame in last] == list(range(30))  # though few are kept
+    np.testing.assert_allclose([frame.seconds for frame in last], np.arange(30) / 25, atol=2e-3)
+    assert len(live.seen) == 6
 
 
 def test_a_median_steps_where_the_emotion_does():
