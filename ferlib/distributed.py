@@ -140,8 +140,9 @@ def _machine(name: str):
 
 
 def _environment(host: str, port: str, workers: int):
-    """Gives the environment of a machine's processes, which share its cores."""
-    share = str(max(1, (os.cpu_count() or 1) // max(1, workers)))
+    """Gives the environment of a machine's processes, which share the cores that this one has."""
+    allotted = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))  # by Slurm
+    share = str(max(1, len(allotted(0)) // max(1, workers)))
     cores = {"TF_NUM_INTRAOP_THREADS": share, "OMP_NUM_THREADS": share}
     gpu = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     place = {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port, "no_grpc_proxy": host}

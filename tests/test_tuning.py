@@ -383,6 +383,13 @@ def test_each_worker_has_a_gpu_of_its_own(named, listed, expected, tmp_path, mon
     assert [(tmp_path / f"{name}.gpu").read_text() for name in names] == expected
 
 
+def test_workers_share_the_cores_that_a_machine_has_allotted(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 4, 7}, raising=False)
+    for workers, share in ((0, "4"), (1, "4"), (2, "2"), (9, "1")):
+        assert distributed._environment("h", "1", workers)["OMP_NUM_THREADS"] == share
+
+
 def test_trials_csv_is_written_anew(faces, fake, tmp_path):
     search(tmp_path, faces)
     (tmp_path / "trials.csv").write_text("what a kill left behind")
