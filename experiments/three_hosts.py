@@ -147,13 +147,16 @@ def say(text: str):
     print(f"{time.monotonic() - STARTED:6.0f} s  {text}", flush=True)
 
 
-def wait_for(what, seconds: float = 600):
-    """Gives what a function gives as soon as that is something."""
+def wait_for(what, processes, seconds: float = 600):
+    """Gives what a function gives as soon as that is something, while all processes live."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        live = all(process.poll() is None for process in processes)
         with contextlib.suppress(OSError, ValueError, KeyError):
             if found := what():
                 return found
+        if not live:
+            raise RuntimeError("A process ended before it was seen; the logs say why.")
         time.sleep(0.05)
     raise TimeoutError("It was not seen; the logs say why.")
 
@@ -194,21 +197,25 @@ def search(folder: Path, trials: int, epochs: int = 20) -> bool:
         return on(host, [*command, program, out, epochs, trials], folder / f"{host}.log")
 
     processes = {host: start(host) for host in HOSTS}
-    cut = wait_for(lambda: training_on(out, B))
+
+    def seen(what, *hosts):
+        return wait_for(what, [processes[host] for host in hosts])
+
+    cut = seen(lambda: training_on(out, B), *HOSTS)
     link(B, "down")
-    wait_for(lambda: (cut / "metrics.json").exists())
+    seen(lambda: (cut / "metrics.json").exists(), *HOSTS)
     say(f"{B}, cut off, has trained {cut.name} to its end")
     time.sleep(5)
     link(B, "up")
-    wait_for(lambda: json.loads((cut / "trial.json").read_text())["status"] == "COMPLETED")
+    seen(lambda: json.loads((cut / "trial.json").read_text())["status"] == "COMPLETED", *HOSTS)
     say(f"the chief has the answer of {cut.name}")
 
-    gone = wait_for(lambda: training_on(out, C))
+    gone = seen(lambda: training_on(out, C), *HOSTS)
     link(C, "down")
     kill(C)
     say(f"{C} is gone for good in the middle of {gone.name}")
 
-    kept = wait_for(lambda: training_on(out, B))
+    kept = seen(lambda: training_on(out, B), A, B)
     kill(A)
     processes[A].wait()
     say(f"{A} is killed while {B} trains {kept.name}")
@@ -285,7 +292,7 @@ def train(folder: Path) -> bool:
 
     def fail(how, epoch):
         processes = start()
-        wait_for(lambda: epochs() >= epoch)
+        wait_for(lambda: epochs() >= epoch, processes)
         how()
         began = time.monotonic()
         ended = [process.wait(900) for process in processes]
