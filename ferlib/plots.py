@@ -40,7 +40,7 @@ def _axes(ax: Axes | None, title: str = "", *, size: tuple[float, float] = (6.4,
 
 def _plain(name: Any) -> str:
     """Has Matplotlib show a name as it is: it takes what stands between dollars for a formula."""
-    return str(name).replace("$", r"\$")
+    return str(name).replace("$", r"\$") if plt.rcParams["text.parse_math"] else str(name)
 
 
 def _say(ax: Axes, text: str):
@@ -140,7 +140,7 @@ def augmentations(
     """
     images = np.concatenate(list(variants.values()))
     ax = gallery(images, columns=len(images) // len(variants), ax=ax, title=title)
-    ax.set_yticks(ax.get_yticks(), list(variants))
+    ax.set_yticks(ax.get_yticks(), [*map(_plain, variants)])
     return ax
 
 
@@ -160,13 +160,13 @@ def votes_against_labels(data: FERData, *, ax: Axes | None = None, title: str = 
         >>> from ferlib import drawn, plots
         >>> ax = plots.votes_against_labels(drawn.draw(70))
     """
-    ax = _axes(ax, title or data.title, size=(7.5, 4.2))
+    ax = _axes(ax, title or _plain(data.title), size=(7.5, 4.2))
     if data.votes is None:
         return _say(ax, "no votes here: put fer2013new.csv beside the data")
     label = np.array(data.classes)[data.labels]
     most = np.array(FERPLUS)[data.votes.argmax(axis=1)]
     share = 100 * pd.crosstab(label, most, normalize="index")
-    share = share.reindex(index=data.classes, columns=FERPLUS, fill_value=0)
+    share = share.reindex(index=data.classes, columns=FERPLUS, fill_value=0).rename(index=_plain)
     sns.heatmap(share, annot=True, fmt=".0f", cmap="Blues", vmax=100, cbar=False, ax=ax)
     ax.set(xlabel="most voted in FER+", ylabel="label, % of the row")
     _slant(ax)

@@ -219,12 +219,16 @@ def begin(
         FileNotFoundError: If there is no such data.
         RuntimeError: If another process works in that folder.
     """
+    import matplotlib
+
     _check_numbers(seed=seed, pictures=pictures)
     default = files.project_folder() / "runs" / "quick" / name
     folder = Path(out).expanduser().resolve() if out else default
     lock = files.hold(folder, wait=15)
     _divert(folder / "log.txt")
     stage = Stage(name, seed, pictures, folder, sources.load(data, labels=labels), lock)
+    pd.set_option("display.html.use_mathjax", False)  # names are text, in tables and figures
+    matplotlib.rcParams["text.parse_math"] = False
     print(_describe(stage.loaded, pictures))
     print(f"Device: {_device()}.")
     return stage

@@ -22,7 +22,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pandas as pd
-import psutil
 from kills import write_notebook
 from PIL import Image
 
@@ -246,6 +245,8 @@ def main(cases, seed, kinds=KINDS):
 
 
 if __name__ == "__main__":
+    import resource  # POSIX alone has it
+
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", type=int, default=200)
@@ -254,6 +255,6 @@ if __name__ == "__main__":
     counts, faults, slowest = main(told.cases, told.seed, told.kinds.split(","))
     for key, count in sorted(counts.items()):
         print(*key, count, sep="\t")
-    peak = psutil.Process().memory_info().rss
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"slowest {slowest:.1f} s; {len(faults)} faults; {peak / 1e6:.0f} MB")
     sys.exit(bool(faults))

@@ -165,6 +165,7 @@ class Killer:
         self.root = Path(root)
         self.counts = collections.defaultdict(collections.Counter)
         self.faults = []
+        self.longest = 0.0  # seconds from the start of a command to its end by itself
 
     def start(self, job, out):
         where, log = job.folder(out), (self.root / "log.txt").open("a")
@@ -186,7 +187,9 @@ class Killer:
     def end(self, job, process):
         """Waits for the end of a command; says whether it did what was asked."""
         try:
-            return process.wait(MOST) == 0
+            status = process.wait(MOST)
+            self.longest = max(self.longest, time.time() - process.create_time())
+            return status == 0
         except psutil.TimeoutExpired:
             self.fault(job, f"still at work after {MOST} s")
             for child in process.children(recursive=True):
@@ -265,10 +268,14 @@ class Killer:
 
 def main(seed, kills, jobs=JOBS):
     """Kills all commands so many times in all, and gives the killer with its counts."""
+    import resource  # POSIX alone has it
+
     with tempfile.TemporaryDirectory(prefix="kills-") as root:
         killer = Killer(seed, root)
         for number, kind in enumerate(jobs):
             killer.run(kind, kills // len(jobs) + (number < kills % len(jobs)))
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        print(f"longest command {killer.longest:.0f} s; largest process {peak / 1e6:.0f} MB")
         if killer.faults:
             print((Path(root) / "log.txt").read_text()[-4000:])
     return killer

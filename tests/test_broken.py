@@ -1,11 +1,15 @@
 """What a full disk, a lack of permission, damage, kills and other users do to what is on disk."""
 
 import contextlib
+import dataclasses
+import html.parser
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import damage
 import kills
@@ -13,10 +17,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from matplotlib.text import Text
 from PIL import Image
 
 from ferlib import (
+    cleaning,
     drawn,
     evaluation,
     exports,
@@ -215,6 +221,62 @@ def test_a_search_stops_where_the_disk_is_full_and_blames_no_trial(data, tmp_pat
     assert list(table.number) == [0, 1, 2] and set(table.status) == {"completed"}
 
 
+# ---- the home ----------------------------------------------------------------------------
+
+
+def in_a_home(home, code, *arguments, cwd):
+    """Runs Python as somebody who has this home and no other setting."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment |= {"TMPDIR": tempfile.gettempdir(), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    options = {"capture_output": True, "text": True, "timeout": 900}
+    told = subprocess.run(command, cwd=cwd, env=environment, **options)
+    assert told.returncode == 0, told.stdout[-2000:] + told.stderr[-4000:]
+
+
+@posix
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["read-only", "none"])
+def test_every_command_works_where_the_home_cannot_be_written_to(kind, data, tmp_path):
+    for name in ("notebooks", "profiles", "ferlib"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "pyproject.toml").touch()
+    SMALL.to_json(tmp_path / "recipe.json")
+    photos(tmp_path / "photos", data)
+    commands = [
+        "data drawn:70",
+        "train recipe.json --data drawn:70 --out trained",
+        "tune --method random --trials 1 --epochs 1 --data drawn:70 --out search",
+        "evaluate trained/model.keras --data drawn:70",
+        "predict photos --model trained/model.keras --out found.csv",
+        "export trained/model.keras --out small.onnx",
+        "export trained/model.keras --to litert --out small.tflite",
+        "kernel 01 --for colab --out packed",
+        "run --profile smoke --data drawn:140 --only 01",
+    ]
+    code = "import sys\nfrom ferlib.__main__ import main\nfor command in sys.argv[1:]:\n"
+    code += "    assert main(command.split()) == 0, command"
+    if kind == "none":
+        in_a_home("/proc/nobody", code, *commands, cwd=tmp_path)
+    else:
+        with read_only(tmp_path / "home") as _:
+            in_a_home(tmp_path / "home", code, *commands, cwd=tmp_path)
+
+
+def test_onnxruntime_keeps_no_id_and_reports_to_nobody(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    sides = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", sides[:1], sides[1:])
+    version = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=version, ir_version=8), tmp_path / "m")
+    (tmp_path / "home").mkdir()
+    code = "import sys, ferlib, onnxruntime\nonnxruntime.InferenceSession(sys.argv[1])"
+    in_a_home(tmp_path / "home", code, tmp_path / "m", cwd=tmp_path)
+    assert not list((tmp_path / "home").rglob("deviceid"))
+
+
 # ---- damage ------------------------------------------------------------------------------
 
 
@@ -293,7 +355,9 @@ def test_two_do_not_write_one_csv_or_one_search(data, tmp_path):
 
 # ---- names -------------------------------------------------------------------------------
 
-NAMES = ("<script>alert(1)</script>", "=cmd()|' /c calc'!A1", "a,b;c", "two\nlines", "$\\frac{$")
+NAMES = ("<script>alert(1)</script>", "=cmd()|' /c calc'!A1", "a,b;c", "two\nlines", "$\\frac{$",
+         "$x^2$ a_{b", "**7** {{ 7 * 7 }} [l](javascript:alert(1))")  # fmt: skip
+TITLE = "<img src=x onerror=alert(1)> $y^2$ =cmd() **8** {{ 8 * 8 }} `'\".csv"
 
 
 def test_names_are_text_in_a_report(tmp_path):
@@ -325,11 +389,19 @@ def test_names_are_text_in_a_csv_also_when_it_is_continued(data, tmp_path):
         assert len(table) == len(NAMES) and set(table.file) == wanted
 
 
-def test_labels_are_text_in_data_and_figures(data, tmp_path):
-    rows = [[NAMES[(i + 2) % 5], " ".join(map(str, data.images[i].ravel()))] for i in range(70)]
-    table = pd.DataFrame(rows, columns=["emotion", "pixels"])
-    table.to_csv(tmp_path / "faces.csv", index=False)
-    found = sources.load(tmp_path / "faces.csv", cache=tmp_path / "cache")
+def named_wildly(path, data):
+    """Writes data as a csv with labels that somebody may mean ill with."""
+    rows = [[NAMES[data.labels[i]], " ".join(map(str, image.ravel())), f"{data.split[i]}"]
+            for i, image in enumerate(data.images)]  # fmt: skip
+    pd.DataFrame(rows, columns=["emotion", "pixels", "Usage"]).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("parse_math", [True, False])
+def test_labels_are_text_in_data_and_figures(data, tmp_path, parse_math, monkeypatch):
+    monkeypatch.setitem(plt.rcParams, "text.parse_math", parse_math)
+    source = named_wildly(tmp_path / "faces.csv", data)
+    found = sources.load(source, cache=tmp_path / "cache")
     names = {found.classes[label] for label in found.labels}
     assert names == set(map(labels.canonical, NAMES))
     assert sources.describe(found).loc["all", "all"] == 70
@@ -337,19 +409,98 @@ def test_labels_are_text_in_data_and_figures(data, tmp_path):
     answers = np.eye(many)[found.labels] * 0.9 + 0.1 / many
     report = evaluation.report_on(answers, found, "all", resamples=20)
     shown = {"classes": found.classes}
+    voted = dataclasses.replace(found, votes=np.ones((70, 10), "float32"))
+    told = pd.DataFrame(answers, columns=found.classes)
+    told = told.assign(person=1, seconds=np.arange(70) / 25)
     for draw in (
         lambda: plots.gallery(found.images, found.labels, **shown),
-        lambda: plots.gallery(found.images[:5], captions=sorted(names)),
+        lambda: plots.gallery(found.images[:7], captions=sorted(names)),
         lambda: plots.confusion_matrix(report.confusion, **shown),
         lambda: plots.one_vs_rest(report),
         lambda: plots.prediction(found.images[0], answers[0], **shown),
+        lambda: plots.augmentations({name: found.images[:2] for name in names}),
+        lambda: plots.votes_against_labels(voted),
+        lambda: plots.emotions_over_time(told, **shown)[0].figure,
     ):
         plt.close("all")
-        ax = draw()
-        ax.figure.canvas.draw()
-        texts = [text.get_text().replace(r"\$", "$") for text in ax.findobj(Text)]
-        assert all(any(name in text for text in texts) for name in names)
+        drawn_on = draw()
+        drawn_on.figure.canvas.draw()
+        parts = [text._preprocess_math(text.get_text()) for text in drawn_on.findobj(Text)]
+        assert not [name for name in names if not any(name in text for text, _ in parts)]
+        assert not any(is_maths for _, is_maths in parts)
     plt.close("all")
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a page starts or links to, and its text that MathJax and Markdown reach."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.active, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        told = {name: value or "" for name, value in attrs}
+        self.active += [name for name in told if name.startswith("on")]
+        self.active += [value for value in told.values() if value.startswith("javascript:")]
+        if tag not in ("img", "br", "meta", "link", "input", "hr", "col"):
+            is_text = tag in ("pre", "code", "script", "style", "title")
+            self.open.append((tag, is_text or "mathjax_ignore" in told.get("class", "")))
+
+    def handle_endtag(self, tag):
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        if [tag for tag, _ in self.open][-1:] == ["script"] and "alert" in data:
+            self.active.append(data)
+        if not any(is_text for _, is_text in self.open):
+            self.text += data
+
+
+def pages_of_a_run(project, source, stages, wanted=("done",), **options):
+    """Runs notebooks on data that is named wildly; gives them as HTML, and the report."""
+    nbconvert = pytest.importorskip("nbconvert", reason="the extra lab is not installed")
+    for name in ("notebooks", "profiles"):
+        shutil.copytree(ROOT / name, project / name, dirs_exist_ok=True)
+    made = suite.run("smoke", str(source), project=project, only=stages, **options)
+    assert {entry["status"] for entry in made["stages"].values()} == {*wanted}, made["stages"]
+    executed = [Path(made["folder"], f"{stage}.ipynb") for stage in made["stages"]]
+    for path in executed:  # no name passes a renderer of Markdown
+        assert "text/markdown" not in path.read_text(encoding="utf-8")
+    told = [nbconvert.HTMLExporter().from_filename(path)[0] for path in executed]
+    return [*told, Path(made["folder"], "report.html").read_text(encoding="utf-8")]
+
+
+def check_text(page):
+    """Checks that the names are on a page, and nothing but text."""
+    seen = Page(page)
+    assert not seen.active
+    assert not [name for name in (*NAMES[:5], "^2$", "javascript") if name in seen.text]
+    assert "&lt;img src=x onerror=alert(1)&gt; $y^2$ =cmd() **8** {{ 8 * 8 }} `" in page
+
+
+@posix
+def test_names_are_text_in_an_executed_notebook(data, tmp_path):
+    notebook, report = pages_of_a_run(tmp_path, named_wildly(tmp_path / TITLE, data), ("01",))
+    check_text(notebook)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in notebook
+    assert not Page(report).active and "&lt;img src=x onerror=alert(1)&gt; $y^2$" in report
+
+
+@posix
+@pytest.mark.slow
+def test_names_are_text_in_notebooks_of_models(tmp_path):
+    source = named_wildly(tmp_path / TITLE, drawn.draw(280, seed=0))
+    trained = tmp_path / "runs" / "smoke" / "03_cnn_training" / "compact"
+    training.train(SMALL, cleaning.prepare(source), trained, verbose=False)
+    *notebooks, _ = pages_of_a_run(tmp_path, source, ("06", "07", "08"))
+    for notebook in notebooks:
+        check_text(notebook)
+    wrong = {"06.models": NAMES[0]}
+    both = pages_of_a_run(tmp_path, source, ("06",), ["failed"], parameters=wrong)
+    for page in both:
+        assert not Page(page).active and "&lt;script&gt;alert(1)&lt;" in page
 
 
 # ---- the web -----------------------------------------------------------------------------
