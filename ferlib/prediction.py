@@ -21,7 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from itertools import groupby, islice
@@ -486,7 +486,7 @@ def open_classifier(model: runtimes.Model) -> runtimes.Classifier:
     if isinstance(model, (str, Path)) and not Path(model).is_dir():
         path = zoo.find(model)
         return _opened(path, path.stat().st_mtime_ns)
-    return _quick(runtimes.open_model(model))
+    return runtimes.open_model(model)
 
 
 @lru_cache(maxsize=2)
@@ -505,15 +505,7 @@ def _opened(path: Path, changed: int) -> runtimes.Classifier:
             "trained otherwise, say so with --input and --classes (runtimes.open_model).",
             stacklevel=4,
         )
-    return _quick(opened)
-
-
-def _quick(opened: runtimes.Classifier) -> runtimes.Classifier:
-    """Asks a Keras model batch by batch, which for a few pictures is quicker than its `predict`."""
-    network = opened.keras_model
-    if network is None:
-        return opened
-    return replace(opened, run=lambda batch, size: np.asarray(network.predict_on_batch(batch)))
+    return opened
 
 
 def _title(model: runtimes.Model, opened: runtimes.Classifier) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ferlib import files
+from ferlib import archives, files
 from ferlib.labels import EMOTIONS, SIDE
 
 if TYPE_CHECKING:
@@ -230,6 +230,39 @@ def read(path: Path) -> keras.Model:
 
 def _problem(path, error):
     """Says what a file is that Keras does not load, and what to do."""
+    with path.open("rb") as file:
+        head = file.read(1024)
+    names, attributes = _inside(path)
+    version = str(attributes.get("keras_version", ""))
+    if head.startswith(b"\x80\2") or any(name.endswith("data.pkl") for name in names):
+        return (
+            "is a file of PyTorch, which holds no network that runs without its own Python code. "
+            "Export it there with torch.onnx.export."
+        )
+    if "config.json" not in names and "model_config" not in attributes:
+        is_hdf5 = head.startswith(b"\x89HDF")
+        if is_hdf5 and names:
+            return (
+                "holds weights without their network: build that in Keras, call its load_weights "
+                "and save it whole as a .keras file."
+            )
+        kind = archives.kind_of(head)
+        what = kind if " " in kind and not is_hdf5 else "no Keras model, or it is damaged"
+        return f"is {what}. Copy or download it again; ferlib reads .keras, .h5, .onnx and .tflite."
+    reason = str(error).strip().splitlines()[0].split(". ")[0]
+    if version.startswith(("1.", "2.")):
+        return (
+            f"was written by Keras {version}, and Keras 3 cannot read it ({reason}). Where it was "
+            "made, export it to ONNX; or build its network in Keras 3 and call load_weights."
+        )
+    return (
+        f"cannot be loaded safely: {reason}. Only files made of Keras's own layers are taken, and "
+        "none with a Lambda layer: code in a model file is never run."
+    )
+
+
+def _inside(path):
+    """Reads the names in a zip or in HDF5, and the attributes of the latter."""
     import h5py
 
     names, attributes = [], {}
@@ -241,26 +274,7 @@ def _problem(path, error):
             with h5py.File(path) as file:
                 names = list(file)
                 attributes = dict(file.attrs)
-    version = str(attributes.get("keras_version", ""))
-    if path.suffix in (".pth", ".pt") or any(name.endswith("data.pkl") for name in names):
-        return "is a file of PyTorch, not of Keras: export the model to ONNX there."
-    if "config.json" not in names and "model_config" not in attributes:
-        if h5py.is_hdf5(path) and names:
-            return (
-                "holds weights without their network: build that in Keras, call its load_weights "
-                "and save it whole as a .keras file."
-            )
-        return "is no Keras model, or it is damaged: copy or download it again."
-    reason = str(error).strip().splitlines()[0].split(". ")[0]
-    if version.startswith(("1.", "2.")):
-        return (
-            f"was written by Keras {version}, and Keras 3 cannot read it ({reason}). Where it was "
-            "made, export it to ONNX; or build its network in Keras 3 and call load_weights."
-        )
-    return (
-        f"cannot be loaded safely: {reason}. Only files made of Keras's own layers are taken, and "
-        "none with a Lambda layer: code in a model file is never run."
-    )
+    return names, attributes
 
 
 def read_card(model: str | Path) -> dict:
@@ -292,7 +306,11 @@ def read_classes(model: keras.Model | str | Path) -> tuple[str, ...]:
     card = read_card(model) if is_file else {}
     if card.get("classes"):
         return tuple(card["classes"])
-    outputs = load(model).output_shape[-1]
+    return unnamed(load(model).output_shape[-1])
+
+
+def unnamed(outputs: int) -> tuple[str, ...]:
+    """Gives the classes of a model that does not say them: the seven emotions, or numbers."""
     return EMOTIONS if outputs == len(EMOTIONS) else tuple(f"class {i}" for i in range(outputs))
 
 

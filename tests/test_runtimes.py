@@ -160,7 +160,7 @@ def test_what_is_no_model_is_named(tmp_path):
         "torch.pth": (b"\x80\x02}q\x00", "torch.onnx.export"),
         "pointer.keras": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         "page.h5": (b"<!DOCTYPE html><html>", "web page"),
-        "half.keras": (b"PK\x03\x04 cut", "incomplete archive"),
+        "half.keras": (b"PK\x03\x04 cut", "or it is damaged"),
         "empty.tflite": (b"", "empty"),
         "cut.tflite": (b"\x1c\0\0\0TFL3 cut", "damaged"),
     }
