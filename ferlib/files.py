@@ -144,7 +144,9 @@ def seal(data: bytes, start: bytes | None = None) -> bytes:
 
 
 def check(path) -> bool:
-    """Refuses a file with the digest of another content at its end; one without any passes.
+    """Refuses a file with the digest of another content at its end, or with nothing in it.
+
+    One without any digest passes.
 
     Returns:
         Whether it has its digest.
@@ -155,7 +157,7 @@ def check(path) -> bool:
     data = pathlib.Path(path).read_bytes()
     content, end = data[:-64], data[-64:].decode("latin-1")
     is_digest = bool(re.fullmatch("[0-9a-f]{64}", end))
-    if is_digest and hashlib.sha256(content).hexdigest() != end:
+    if not data or (is_digest and hashlib.sha256(content).hexdigest() != end):
         raise damaged(path)
     return is_digest
 
