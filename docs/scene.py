@@ -16,7 +16,6 @@ OUT = Path(__file__).parent / "figures/scene.jpg"
 SIZE = (1200, 480)
 CLOTHES = ("#35608f", "#8c3b4a", "#3f7d6b", "#b0813a", "#5d4f8a")
 PEOPLE = ("happy", "surprise", "neutral", "sad", "angry")
-SKIN = {"black": "#1f120d", "mid": "#b97a57", "white": "#fdf1e4", "midpoint": 120}
 
 
 def head(emotion: str, seed: int, side: int) -> Image.Image:
@@ -35,7 +34,7 @@ def head(emotion: str, seed: int, side: int) -> Image.Image:
         drawn._nose_and_mouth(pen, rng.uniform, skin, dark, *shape[3:])
         grounds.append(image)
     alike = np.asarray(grounds[0]) == np.asarray(grounds[1])
-    coloured = ImageOps.colorize(grounds[0], **SKIN)
+    coloured = ImageOps.colorize(grounds[0], **drawn.SKIN)
     coloured.putalpha(Image.fromarray(np.uint8(255 * alike)))
     return coloured.resize((side, side), Image.Resampling.BOX)
 

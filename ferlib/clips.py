@@ -31,6 +31,8 @@ GAP = 2.0
 comes back to nearly the same place within this time is the same person."""
 ALIKE = 0.5
 """Least correlation of a face with how it looked when it was found last."""
+UNSURE = 0.4
+"""Lowest score of a face that is taken for a person who is known; a new one needs more."""
 OVERLAP = 0.3
 """Boxes of one person overlap by at least this share of their union."""
 WINDOW = 0.4
@@ -307,7 +309,7 @@ class Follower:
         else:
             is_lost = self._move(picture)
             if is_lost or seconds > self.due - 1e-3:
-                self._match(detection.find(image, searched=SEARCHED), seconds)
+                self._match(detection.find(image, searched=SEARCHED, least=UNSURE), seconds)
                 self.due = seconds + SEARCH
         here = [track for track in self.tracks if track.shown]
         faces = [(track, detection.crop(image, *track.box)) for track in here]
@@ -362,26 +364,30 @@ class Follower:
         return not all(track.shown for track in shown)
 
     def _match(self, faces, seconds) -> None:
-        """Gives each face that was found to a person, and forgets who is gone for long."""
+        """Gives each face that was found to a person, and forgets who is gone for long.
+
+        Faces of a low score go to persons who are left (Zhang et al. 2022, "ByteTrack", ECCV).
+        """
         from scipy.optimize import linear_sum_assignment
 
         self.tracks = [track for track in self.tracks if seconds - track.seen <= GAP]
-        known = list(self.tracks)
-        shares = np.array([[_share(track, face) for face in faces] for track in known])
-        rows, columns = linear_sum_assignment(-shares.reshape(len(known), len(faces)))
-        owner = {j: known[i] for i, j in zip(rows, columns, strict=True) if shares[i, j] >= OVERLAP}
-        for j, (*box, score) in enumerate(faces):
-            track = owner.get(j)
-            if track is None:
-                self.persons += 1
-                track = _Track(self.persons, box, score, seconds)
-                self.tracks.append(track)
-            track.box, track.score, track.seen, track.shown = (
-                [*map(float, box)],
-                score,
-                seconds,
-                True,
-            )
+        left = list(self.tracks)
+        for is_sure in (True, False):
+            some = [face for face in faces if (face[4] < detection.SURE) != is_sure]
+            shares = np.array([_share(track, face) for track in left for face in some])
+            shares = shares.reshape(len(left), len(some))
+            best = zip(*linear_sum_assignment(-shares), strict=True)
+            pairs = {i: j for i, j in best if shares[i, j] >= OVERLAP}
+            owner = {j: left[i] for i, j in pairs.items()}
+            for j, (*box, score) in enumerate(some):
+                if j not in owner and is_sure:
+                    self.persons += 1
+                    owner[j] = _Track(self.persons, box, score, seconds)
+                    self.tracks.append(owner[j])
+                if track := owner.get(j):
+                    track.box, track.score = [*map(float, box)], score
+                    track.seen, track.shown = seconds, True
+            left = [track for i, track in enumerate(left) if i not in pairs]
 
     def state(self) -> dict:
         """Gives all that is known of the persons, as JSON knows it."""
@@ -483,6 +489,8 @@ class Watch:
         keep: bool = False,
         state: dict | None = None,
     ):
+        if not 0 <= every < math.inf:
+            raise ValueError(f"every is {every}; give seconds, or 0 for all frames.")
         self.path, self.follower, self.every = path, follower, every
         self.half, self.keep, self.note = window / 2 + 1e-6, keep, ""
         self.last, self.answered, self.total, self.seconds = -1, 0, 0, 0.0

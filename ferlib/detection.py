@@ -18,6 +18,8 @@ SMALLEST = 12
 """A picture with a side shorter than this (pixels) cannot show a face."""
 SEARCHED = 1280
 """Faces are searched for in a copy whose longer side is at most this (pixels)."""
+SURE = 0.8
+"""A face has at least this score; a lower one may be one that was there before."""
 BOX = ("left", "top", "width", "height")
 """Where a face is, in pixels of the upright picture."""
 
@@ -53,7 +55,7 @@ def detector() -> Any:
         sys.unraisablehook = hook
 
 
-def find(picture: Image.Image, *, searched: int = SEARCHED) -> list[tuple]:
+def find(picture: Image.Image, *, searched: int = SEARCHED, least: float = SURE) -> list[tuple]:
     """Finds the faces of a picture.
 
     MTCNN (Zhang et al. 2016, "Joint Face Detection and Alignment using Multi-task Cascaded
@@ -62,6 +64,7 @@ def find(picture: Image.Image, *, searched: int = SEARCHED) -> list[tuple]:
     Args:
         picture: The picture.
         searched: Faces are searched for in a copy whose longer side is at most this (pixels).
+        least: Lowest score.
 
     Returns:
         The faces from left to right: (left, top, width, height, score), in pixels.
@@ -72,7 +75,8 @@ def find(picture: Image.Image, *, searched: int = SEARCHED) -> list[tuple]:
     scale = max(1.0, max(picture.size) / searched)
     size = [max(1, round(side / scale)) for side in picture.size]
     copy = picture.convert("RGB").resize(size, reducing_gap=2)
-    faces = detector().detect_faces(np.asarray(copy), output_type="numpy")[:, 1:6].tolist()
+    options = {"threshold_rnet": min(least, 0.7), "threshold_onet": least, "output_type": "numpy"}
+    faces = detector().detect_faces(np.asarray(copy), **options)[:, 1:6].tolist()
     found = [(*(round(value * scale) for value in face[:4]), face[4]) for face in faces]
     return sorted(face for face in found if min(face[2:4]) > 0)
 

@@ -13,6 +13,7 @@ import hashlib
 import io
 import ipaddress
 import math
+import mimetypes
 import os
 import queue
 import socket
@@ -795,6 +796,8 @@ def predict_to_csv(
     """
     from tqdm import tqdm
 
+    if (mimetypes.guess_type(out)[0] or "").startswith(("image/", "video/")):
+        raise ValueError(f"{out}: what is found is written as .csv, and a clip as .mp4.")
     opened = open_classifier(model)  # no CSV is touched where there is no such model
     if boxes is not None:
         _read_boxes(boxes)
