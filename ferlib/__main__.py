@@ -39,6 +39,14 @@ def _faces(args: argparse.Namespace, **options: Any):
     return cleaning.prepare(args.data, **{"labels": args.labels, "partial": args.partial} | options)
 
 
+def _opened(args: argparse.Namespace):
+    """Opens the model that a command names, read as its options say."""
+    from ferlib import runtimes
+
+    reading = {"scaling": args.input, "classes": args.classes, "prior": args.prior}
+    return runtimes.open_model(args.model, device=args.device, **reading)
+
+
 def _changes(texts: list[str], example: str):
     """Takes `-p NAME=VALUE` apart."""
     wrong = [text for text in texts if "=" not in text]
@@ -140,18 +148,12 @@ def _tune_in_several(args: argparse.Namespace):
 
 def evaluate(args: argparse.Namespace) -> dict:
     """Measure a model on the test split, or on val where there is no test."""
-    from ferlib import evaluation, files, runtimes
+    from ferlib import evaluation, files, zoo
 
     by_votes = args.labels == "ferplus"
-    model = runtimes.open_model(args.model, device=args.device) if args.device else args.model
-    reading = {"scaling": args.input, "classes": args.classes, "prior": args.prior}
-    report = evaluation.evaluate(
-        model,
-        _faces(args, labels=None) if by_votes else _faces(args),
-        split=args.split,
-        tta=args.tta,
-        **reading,
-    )
+    model, seen = _opened(args), zoo.read_seen(args.model)
+    data = _faces(args, labels=None) if by_votes else _faces(args)
+    report = evaluation.evaluate(model, data, split=args.split, tta=args.tta, seen=seen)
     print(report)
     answer = report.to_dict()
     if by_votes:
@@ -159,8 +161,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         print("against FER+'s majority:", ", ".join(f"{key} {it}" for key, it in found.items()))
         answer["ferplus"] = files.plain(found)
     if args.crops:
-        opened = runtimes.open_model(args.model, **reading)
-        table = evaluation.robustness(opened, report.data, corruptions=evaluation.CROPS)
+        table = evaluation.robustness(model, report.data, corruptions=evaluation.CROPS)
         table = table[table["level"] > 0].drop(columns="level")
         print("\nOne view of faces that are cut out or lit in other ways:")
         print(table.to_string(index=False, float_format="{:.3f}".format))
@@ -170,12 +171,10 @@ def evaluate(args: argparse.Namespace) -> dict:
 
 def predict(args: argparse.Namespace) -> Any:
     """Say which emotion each face in pictures, clips or before the camera shows."""
-    from ferlib import archives, files, prediction, runtimes
+    from ferlib import archives, files, prediction
 
-    model = args.model
-    reading = {"scaling": args.input, "classes": args.classes, "prior": args.prior}
-    if args.device or args.input or args.classes or args.prior != "trained":
-        model = runtimes.open_model(model, device=args.device, **reading)
+    as_it_is = not (args.device or args.input or args.classes) and args.prior == "trained"
+    model = args.model if as_it_is else _opened(args)
     detect = {"yes": True, "no": False}.get(args.detect, "auto")
     if args.picture == ["camera"]:
         return _camera(args, model)
@@ -315,6 +314,14 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--json", action="store_true", help="print one JSON value")
         return made.add_argument
 
+    _add_runs(command)
+    _add_trainings(command)
+    _add_answers(command)
+    return top
+
+
+def _add_runs(command: Callable):
+    """Adds the commands for data, notebooks and runs."""
     add = command(data)
     _add_data(add, "source", nargs="?")
 
@@ -327,6 +334,18 @@ def parser() -> argparse.ArgumentParser:
     add("-p", action="append", default=[], metavar="03.epochs=5", help="change a parameter")
     add("--timeout", type=float, metavar="SECONDS", help="longest time for one notebook")
 
+    add = command(compare)
+    add("run", nargs=2, metavar="RUN", help="folder of a run, or its name in runs/")
+
+    add = command(kernel)
+    add("notebook", metavar="NOTEBOOK", help="a notebook, or the beginning of its name, as 03")
+    add("--for", dest="to", required=True, choices=["kaggle", "colab"], help="where it will run")
+    add("--out", required=True, metavar="DIR", help="folder to write")
+    add("--user", metavar="NAME", help="your name on Kaggle; $KAGGLE_USERNAME without it")
+
+
+def _add_trainings(command: Callable):
+    """Adds the commands that train."""
     add = command(train)
     add("recipe", metavar="RECIPE", help="name of a shipped recipe, or a JSON file")
     add("--out", required=True, metavar="DIR", help="folder of the training")
@@ -348,6 +367,9 @@ def parser() -> argparse.ArgumentParser:
         help="work for another machine's search; DIR has to be shared with it")  # fmt: skip
     add("--name", default="", help="this machine's name among those that join; its host's without")
 
+
+def _add_answers(command: Callable):
+    """Adds the commands for trained models."""
     add = command(evaluate)
     _add_model(add, "model")
     _add_data(add, more="; ferplus: also the accuracy against the majority of FER+'s votes")
@@ -375,16 +397,6 @@ def parser() -> argparse.ArgumentParser:
     add("--int8", action="store_true", help="in 8-bit integers, calibrated on train")
     add("--out", metavar="FILE", help="where to write; beside the model without it")
     _add_data(add)
-
-    add = command(compare)
-    add("run", nargs=2, metavar="RUN", help="folder of a run, or its name in runs/")
-
-    add = command(kernel)
-    add("notebook", metavar="NOTEBOOK", help="a notebook, or the beginning of its name, as 03")
-    add("--for", dest="to", required=True, choices=["kaggle", "colab"], help="where it will run")
-    add("--out", required=True, metavar="DIR", help="folder to write")
-    add("--user", metavar="NAME", help="your name on Kaggle; $KAGGLE_USERNAME without it")
-    return top
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -222,9 +222,10 @@ def walk(root: Path) -> Tree:
         tree.leave_out(root.name, _NOT_REGULAR)
         return tree
     seen = {_identity(folder.stat()) for folder in root.resolve().parents}
-    found, links = [("", str(root), False)], []
+    found, links = [("", str(root))], []
     while found or links:
-        name, path, is_link = found.pop() if found else links.pop(0)
+        is_link = not found  # links come after all that lies here itself
+        name, path = links.pop(0) if is_link else found.pop()
         try:
             status = Path(path).stat()
         except OSError as error:
@@ -240,15 +241,8 @@ def walk(root: Path) -> Tree:
         elif not is_folder:
             tree.leave_out(name, _NOT_REGULAR)
         else:
-            tree.folders += [name] if name else []
-            for entry in _entries(path, name, tree):
-                inside = f"{name}/{readable(entry.name)}".lstrip("/")
-                if is_hidden(entry.name):
-                    tree.leave_out(inside, HIDDEN)
-                elif entry.is_symlink():
-                    links.append((inside, entry.path, True))
-                else:
-                    found.append((inside, entry.path, False))
+            for inside, entry in _entries(path, name, tree):
+                (links if entry.is_symlink() else found).append((inside, entry.path))
     tree.files.sort(key=lambda file: file.name)
     tree.folders.sort()
     return tree
@@ -267,13 +261,21 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _entries(path: str, name: str, tree: Tree) -> list[os.DirEntry]:
+def _entries(path: str, name: str, tree: Tree) -> Iterator[tuple[str, os.DirEntry]]:
+    """Yields what lies in a folder and is not hidden, with its name in the source."""
+    tree.folders += [name] if name else []
     try:
         with os.scandir(path) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         tree.faults.append(Fault(name, None, f"the folder cannot be read: {error.strerror}"))
-        return []
+        return
+    for entry in found:
+        inside = f"{name}/{readable(entry.name)}".lstrip("/")
+        if is_hidden(entry.name):
+            tree.leave_out(inside, HIDDEN)
+        else:
+            yield inside, entry
 
 
 def _add(tree: Tree, name: str, path: str, status: os.stat_result) -> None:

@@ -274,12 +274,7 @@ def evaluate(
         (7, 7)
     """
     split = split or data.held_out
-    part = data.of(split)
-    if not len(part):
-        raise ValueError(
-            f"{data.title} has no {split} split (it has: {', '.join(data.splits) or 'none'}); "
-            "name another, or make the splits with ferlib.cleaning.prepare."
-        )
+    part = _part(data, split)
     opened = runtimes.open_model(model, scaling=scaling, classes=classes, prior=prior)
     if opened.classes[0] == "class 0" and len(opened.classes) == len(data.classes):
         opened = replace(opened, classes=data.classes)
@@ -287,15 +282,13 @@ def evaluate(
     reading = opened.reading if opened.prior else ""
     if not opened.has_card:
         reading = f"{opened.reading}; {_try_readings(opened, data, seed)}"
-    if isinstance(seen, str):
-        seen = zoo.read_seen(model) if isinstance(model, str | Path) else None
     report = report_on(
         probabilities(opened, part.images, tta=tta),
         part,
         name or opened.name,
         classes=opened.classes,
         tta=tta,
-        seen=None if seen is None else _known(data, split, seen),
+        seen=_seen(model, data, split, seen),
         resamples=resamples,
         seed=seed,
     )
@@ -408,8 +401,23 @@ def _over(columns: list[int], answers: np.ndarray):
     return chosen
 
 
-def _known(data: FERData, split: str, hashes: np.ndarray):
-    """Gives which pictures of a split have one of these hashes; None where that says nothing."""
+def _part(data: FERData, split: str):
+    """Gives a split of the data, which must have pictures."""
+    part = data.of(split)
+    if not len(part):
+        raise ValueError(
+            f"{data.title} has no {split} split (it has: {', '.join(data.splits) or 'none'}); "
+            "name another, or make the splits with ferlib.cleaning.prepare."
+        )
+    return part
+
+
+def _seen(model: Model, data: FERData, split: str, hashes: Any):
+    """Gives which pictures of a split a model was trained on; None where that is not known."""
+    if isinstance(hashes, str):
+        hashes = zoo.read_seen(model) if isinstance(model, str | Path) else None
+    if hashes is None:
+        return None
     known = np.isin(cleaning.picture_hashes(data.images), hashes)
     rows = data.split == split
     lossy = any(name.lower().endswith(LOSSY) for name in data.names[rows])
@@ -428,15 +436,7 @@ def _try_readings(opened: Classifier, data: FERData, seed: int):
     some = data.of(split).sample(READINGS_ON, seed=seed)
     if not len(some):
         return "other readings were not tried, as there are no pictures of val or train"
-    usual = dict.fromkeys([opened.classes, data.classes, EMOTIONS, tuple(sorted(opened.classes))])
-    orders = [order for order in usual if sorted(order) == sorted(opened.classes)]
-    accuracy = {}
-    for scaling in [opened.scaling] if opened.takes_pixels else runtimes.SCALINGS:
-        answers = replace(opened, scaling=scaling)(some.images)
-        for order in orders:
-            compared, rows, columns = _compare(some, order, opened.name)
-            predicted = answers[rows][:, columns].argmax(axis=1)
-            accuracy[scaling, order] = (predicted == compared.labels).mean()
+    accuracy = _readings(opened, some)
     used = accuracy[opened.scaling, opened.classes]
     best = max(accuracy.values())
     # Some networks hardly mind how pixels are scaled: name all that come close to the best.
@@ -457,6 +457,20 @@ def _try_readings(opened: Classifier, data: FERData, seed: int):
             stacklevel=3,
         )
     return found
+
+
+def _readings(opened: Classifier, data: FERData):
+    """Gives the accuracy of the usual readings of a model: (scaling, order of outputs) -> share."""
+    usual = dict.fromkeys([opened.classes, data.classes, EMOTIONS, tuple(sorted(opened.classes))])
+    orders = [order for order in usual if sorted(order) == sorted(opened.classes)]
+    accuracy = {}
+    for scaling in [opened.scaling] if opened.takes_pixels else runtimes.SCALINGS:
+        answers = replace(opened, scaling=scaling)(data.images)
+        for order in orders:
+            compared, rows, columns = _compare(data, order, opened.name)
+            predicted = answers[rows][:, columns].argmax(axis=1)
+            accuracy[scaling, order] = (predicted == compared.labels).mean()
+    return accuracy
 
 
 def _measure(answers: np.ndarray, labels: np.ndarray, resamples: int, seed: int):

@@ -418,16 +418,7 @@ def _session(path, device):
     need("onnx", "onnxruntime", what=str(path))
     import onnxruntime
 
-    there = onnxruntime.get_available_providers()
-    wanted = [known for known, provider in PROVIDERS.items() if provider in there]
-    if device:
-        if device not in wanted:
-            raise ValueError(
-                f"device is {device!r}; the onnxruntime that is installed has "
-                f"{', '.join(wanted)}. cuda is in the package onnxruntime-gpu, directml in "
-                "onnxruntime-directml, coreml in onnxruntime on a Mac."
-            )
-        wanted = [device]
+    wanted = _devices(onnxruntime.get_available_providers(), device)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
@@ -450,19 +441,20 @@ def _session(path, device):
     return session, used
 
 
+def _devices(there, named):
+    """Names the devices that onnxruntime has, the quickest first; or the one that is named."""
+    known = [name for name, provider in PROVIDERS.items() if provider in there]
+    if named and named not in known:
+        raise ValueError(
+            f"device is {named!r}; the onnxruntime that is installed has {', '.join(known)}. cuda "
+            "is in the package onnxruntime-gpu, directml in onnxruntime-directml, coreml in "
+            "onnxruntime on a Mac."
+        )
+    return [named] if named else known
+
+
 def _open_tflite(path, name):
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        from tensorflow.lite.python.interpreter import Interpreter
-    if not files.check(path) and not _survives(path):
-        raise ValueError(f"{path} is damaged: TFLite cannot read it. Get it again.")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # TensorFlow's, of its own future
-            interpreter = Interpreter(str(path))
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged: TFLite cannot read it. Get it again.") from error
+    interpreter = _interpreter(path)
     entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     shape, layout = _layout(entry["shape_signature"].tolist(), name)
     is_quantised = entry["quantization"][0] > 0
@@ -486,6 +478,23 @@ def _open_tflite(path, name):
         dtype="float32" if is_quantised else np.dtype(entry["dtype"]).name,
         **_carded(zoo.read_card(path)),
     )
+
+
+def _interpreter(path):
+    """Opens a TFLite file."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tensorflow.lite.python.interpreter import Interpreter
+    try:
+        if not files.check(path) and not _survives(path):
+            raise RuntimeError("it ends the process")
+        with warnings.catch_warnings(action="ignore"):  # TensorFlow's, of its own future
+            interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged: TFLite cannot read it. Get it again.") from error
+    return interpreter
 
 
 _TRIED = """\

@@ -514,16 +514,14 @@ def _stage(folder, path, given, data, source, timeout, manifest):
     entry = {"status": "running", "key": key, "parameters": given, "data": data.title}
     manifest["stages"] = dict(sorted((manifest["stages"] | {stage: entry}).items()))
     _write_manifest(folder, manifest)
-    figures = {path: path.stat().st_mtime_ns for path in out.glob("figures/*.png")}
+    shutil.rmtree(out / "figures", ignore_errors=True)  # of an earlier run
     began = time.monotonic()
     problem = _execute(path, folder, given | {"data": source, "out": str(out)}, timeout)
     missing = _missing(path, folder)
     if missing and not problem:
         problem = f"It ended without making {', '.join(missing)}."
-    made = [path for name in _plan(path)[1]["makes"] for path in sorted(out.glob(name))]
-    for path in sorted(out.glob("figures/*.png")):  # those of this run, whatever the clock says
-        if path.stat().st_mtime_ns != figures.get(path):
-            made.append(path)
+    names = [*_plan(path)[1]["makes"], "figures/*.png"]
+    made = [path for name in names for path in sorted(out.glob(name))]
     entry["outputs"] = [path.relative_to(folder).as_posix() for path in made]
     entry["sha256"] = {
         path.relative_to(folder).as_posix(): files.digest(path) for path in made if path.is_file()
