@@ -603,6 +603,10 @@ class _Seeds(keras.callbacks.Callback):
         for number, variable in enumerate(random):
             words = np.random.SeedSequence([self.seed, epoch, number]).generate_state(2)
             variable.assign(words.astype(variable.dtype))
+        if keras.backend.backend() == "torch":  # there dropout takes torch's own generator
+            import torch
+
+            torch.manual_seed(self.seed + epoch)
 
 
 class _Checkpoint(keras.callbacks.Callback):

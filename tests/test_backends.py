@@ -42,6 +42,24 @@ assert main(["train", "recipe.json", "--out", "out", "--data", "drawn:201"]) == 
 images = drawn.draw(70, seed=1).images[..., None]
 np.save("answers.npy", zoo.load("out/model.keras").predict(images, verbose=0))
 """
+CONTINUED = """
+import numpy as np
+from ferlib import drawn, recipes, training
+from ferlib.backend import keras
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+recipe = recipes.Recipe("residual", {"widths": [8], "blocks": 1, "dropout": 0.3}, epochs=2)
+whole = training.train(recipe, drawn.draw(70), "whole", verbose=False)
+try:
+    training.train(recipe, drawn.draw(70), "half", callbacks=[Stop()], verbose=False)
+except KeyboardInterrupt:
+    half = training.train(recipe, drawn.draw(70), "half", verbose=False)
+for one, other in zip(whole.get_weights(), half.get_weights(), strict=True):
+    np.testing.assert_array_equal(one, other)
+"""
 HASTENED = """
 import keras, numpy as np
 
@@ -198,6 +216,12 @@ def test_a_model_trained_without_tensorflow_answers_the_same_on_it(backend, tmp_
     assert zoo.read_card(tmp_path / "out/model.keras")["backend"] == backend
     answers = model.predict(drawn.draw(70, seed=1).images[..., None], verbose=0)
     np.testing.assert_allclose(answers, np.load(tmp_path / "answers.npy"), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_training_that_was_interrupted_ends_with_the_same_bits(backend, tmp_path):
+    end(start(tmp_path, CONTINUED, backend=backend))
 
 
 @pytest.mark.slow
