@@ -4,7 +4,6 @@ FER2013's own csv is 300 MB of numbers in text; its rows are parsed by NumPy, on
 """
 
 import codecs
-import contextlib
 import csv
 import functools
 import io
@@ -30,7 +29,6 @@ LONGEST = 2**20
 
 _PIXELS = SIDE * SIDE
 _BLANK_LINES = 10_000
-_BYTES = "surrogateescape"  # bytes that are no UTF-8 stay as they are
 _ROLES = {
     **dict.fromkeys(("emotion", "emotions", "label", "labels", "expression", "class", "target",
                      "emotionlabel", "category"), "label"),
@@ -42,8 +40,10 @@ _ROLES = {
     **dict.fromkeys(("unknown", "nf"), "vote"),
 }  # fmt: skip
 _PICTURE_NAME = re.compile(r"\S.*\.(jpe?g|png|webp|bmp|tiff?|gif|pgm)", re.IGNORECASE)
-_TO_BLANKS = bytes.maketrans(b"[](),;\t\n", b"        ")
+_TO_BLANKS = bytes.maketrans(b"[](),;\t", b"       ")
 _DECIMAL = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
+_BLANK = 256 + ord(" ") - ord("0")  # a blank among digits, in 8 bits
+_LAST = b" 255"  # NumPy only warns where it stops early; then this number is not reached
 _NUMBER = re.compile(r"[-+]?\d+(\.0*)?", re.ASCII)
 _FERPLUS = [name.lower() for name in FERPLUS]
 _EXPW = 8  # columns of ExpW's label.lst: name, face, top, left, right, bottom, confidence, label
@@ -209,22 +209,20 @@ def _checked(table: Table) -> Table | None:
 # ---- csv ---------------------------------------------------------------------------------
 
 
-def lines_of(file: File) -> Generator[str, None, None]:
-    """Yields the lines of a text that are not blank; not remarks before the first.
+def lines_of(file: File) -> Generator[bytes, None, None]:
+    """Yields the lines of a text that are not blank, in UTF-8; not remarks before the first.
 
     Raises:
-        ValueError: If a line is too long, or far too many in a row are blank.
+        ValueError: If a line is too long, or far too many are blank.
     """
     blank, begun = 0, False
-    is_utf16 = file.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding = ("utf-16", "replace") if is_utf16 else ("utf-8-sig", _BYTES)
-    with io.TextIOWrapper(file.open(), *encoding) as stream:
+    with file.open() as raw:
+        stream = _as_utf8(raw, file.head)
         while line := stream.readline(LONGEST + 1):
             if len(line) > LONGEST:
-                raise ValueError(f"{file.name} has a line of more than {LONGEST:,} letters.")
-            begun = begun or not (line.isspace() or line.startswith(("#", "sep=")))
+                raise ValueError(f"{file.name} has a line of more than {LONGEST:,} bytes.")
+            begun = begun or not (line.isspace() or line.startswith((b"#", b"sep=")))
             if begun and not line.isspace():
-                blank = 0
                 yield line
                 continue
             blank += 1
@@ -232,20 +230,33 @@ def lines_of(file: File) -> Generator[str, None, None]:
                 raise ValueError(f"{file.name} has more than {_BLANK_LINES:,} blank lines.")
 
 
+def _as_utf8(stream: Any, head: bytes) -> Any:
+    """Returns a stream of lines in UTF-8; what spreadsheets write otherwise is converted."""
+    if head.startswith(codecs.BOM_UTF8):
+        stream.read(3)
+    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+    old_mac = b"\r" in head and b"\n" not in head
+    if not encoding and not old_mac:
+        return stream
+    text = stream.read().decode(encoding or "utf-8", "replace")
+    return io.BytesIO(text.replace("\r\n", "\n").replace("\r", "\n").encode())
+
+
 def _csv_table(file: File) -> Table | None:
     """Finds separator and columns of a csv."""
     lines = lines_of(file)
-    first = next(lines, "").strip("\n")
+    first = next(lines, b"")
     lines.close()
-    is_quoted = '"' in first or b'"' in file.head
+    quoted = b'"' in first or b'"' in file.head
     for separator in (",", ";", "\t", "|", " "):
-        cells = next(csv.reader([first], delimiter=separator, skipinitialspace=True), [])
+        text = first.decode("utf-8", "replace").strip("\r\n")
+        cells = next(csv.reader([text], delimiter=separator, skipinitialspace=True), [])
         header = [cell.strip() for cell in cells]
         roles = _roles(header)
         has_header = not {"label", "pixels", "name"}.isdisjoint(roles)
         if not has_header:
             header, roles = _by_content(header)
-        records = part_of(_csv_records, file, separator, is_quoted)
+        records = part_of(_csv_records, file, separator, quoted)
         if table := _checked(Table(file, header, roles, records, has_header)):
             return table
     return None
@@ -274,24 +285,26 @@ def _by_content(cells: list[str]) -> tuple[list[str], dict[str, list[int]]]:
     return cells, dict(roles)
 
 
-def _csv_records(file: File, separator: str, is_quoted: bool) -> Iterator[list[bytes] | None]:
+def _csv_records(file: File, separator: str, quoted: bool) -> Iterator[list[bytes] | None]:
     """Yields the cells of each row; None after the last where the file ends without a line end."""
-    last = "\n"
+    last = b"\n"
 
-    def lines() -> Iterator[str]:
+    def lines() -> Iterator[bytes]:
         nonlocal last
         for line in lines_of(file):
             last = line
             yield line
 
-    if is_quoted or separator == " ":
+    if quoted or separator == " ":
         csv.field_size_limit(LONGEST)
-        rows = csv.reader(lines(), delimiter=separator, skipinitialspace=True, strict=True)
+        text = (line.decode("utf-8", "replace") for line in lines())
+        for cells in csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True):
+            yield [cell.strip().encode() for cell in cells]
     else:
-        rows = (line.split(separator) for line in lines())
-    for cells in rows:
-        yield [cell.strip().encode("utf-8", _BYTES) for cell in cells]
-    if not last.endswith("\n"):
+        between = separator.encode()
+        for line in lines():
+            yield [cell.strip() for cell in line.split(between)]
+    if not last.endswith(b"\n"):
         yield None
 
 
@@ -337,12 +350,18 @@ def _arrow_table(file: File) -> Table:
     """Reads a parquet or Arrow file, as Hugging Face exports them or with FER2013's columns."""
     try:
         import pyarrow
+        import pyarrow.parquet
     except ImportError as error:
         raise ValueError(f"{file.name} is {file.kind}: `pip install pyarrow` reads it.") from error
     with file.open() as stream:
         content = io.BytesIO(stream.read())
     try:
-        table = _read_arrow(content, file)
+        if file.kind == "parquet":
+            table = pyarrow.parquet.read_table(content, page_checksum_verification=True)
+        elif file.head.startswith(b"ARROW1"):
+            table = pyarrow.ipc.open_file(content).read_all()
+        else:
+            table = pyarrow.ipc.open_stream(content).read_all()
         about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
         columns = [column.to_pylist() for column in table.columns]
     except (pyarrow.ArrowException, OSError, ValueError) as error:
@@ -359,16 +378,6 @@ def _arrow_table(file: File) -> Table:
             "pixels) and label."
         )
     return found
-
-
-def _read_arrow(content: io.BytesIO, file: File) -> Any:
-    import pyarrow.parquet
-
-    if file.kind == "parquet":
-        return pyarrow.parquet.read_table(content, page_checksum_verification=True)
-    is_file = file.head.startswith(b"ARROW1")
-    reader = pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream
-    return reader(content).read_all()
 
 
 def _of_columns(file: File, header: list[str], columns: list[list]) -> Table | None:
@@ -577,22 +586,43 @@ def parse_pixels(text: bytes) -> np.ndarray:
         >>> parse_pixels(b"7 " * 2304)[0, :3]
         array([7, 7, 7], dtype=uint8)
     """
-    if not text.translate(None, b"0123456789 "):
-        return _numbers(text, np.uint8)
-    values = _numbers(text.translate(_TO_BLANKS), np.float64)
-    is_whole = (values == np.rint(values)).all()
-    return values.astype(np.uint8) if is_whole else values
-
-
-def _numbers(text: bytes, kind: type) -> np.ndarray:
-    """Reads 2,304 numbers from 0 to 255."""
-    values = np.empty(0)
-    if len(text) >= _PIXELS:
-        with contextlib.suppress(ValueError):
-            values = np.loadtxt(io.BytesIO(text), kind, comments=None, ndmin=1)
-    if values.size != _PIXELS or not 0 <= values.min() <= values.max() <= 255:
-        raise ValueError(_wrong_pixel(text))
+    values = _bytes_in(text)
+    if values is None:  # unusual
+        text = text.translate(_TO_BLANKS)
+        values = _numbers(text)
+        if (values == np.rint(values)).all():
+            values = values.astype(np.uint8)
     return values.reshape(SIDE, SIDE)
+
+
+def _bytes_in(text: bytes) -> np.ndarray | None:
+    """Returns the 2,304 numbers from 0 to 255 in a text, None where it is anything but digits.
+
+    All numbers are made at once of their last three digits, in half the time of NumPy's parser.
+    """
+    digits = np.frombuffer(b"   " + text + b" ", np.uint8) - np.uint8(ord("0"))
+    end = np.flatnonzero(digits > 9)[3:]
+    if len(end) != _PIXELS or not (digits[end] == _BLANK).all():
+        return None
+    ones, tens, hundreds = digits[end - 1], digits[end - 2], digits[end - 3]
+    two = tens < 10
+    three = two & (hundreds < 10)
+    values = ones + 10 * (tens * two) + 100 * (hundreds * three).astype(np.uint16)
+    as_long = len(end) + np.count_nonzero(two) + np.count_nonzero(three) + len(end) - 1
+    if len(text) != as_long or ones.max() > 9 or values.max() > 255:
+        return None
+    return values.astype(np.uint8)
+
+
+def _numbers(text: bytes) -> np.ndarray:
+    """Returns the 2,304 numbers from 0 to 255 in a text, float64."""
+    try:
+        values = np.fromstring(text + _LAST, np.float64, sep=" ")
+    except (ValueError, DeprecationWarning):
+        values = np.empty(0)
+    if b"-" in text or b"+" in text or values.size != _PIXELS + 1 or not values.max() <= 255:
+        raise ValueError(_wrong_pixel(text))
+    return values[:-1]
 
 
 def _wrong_pixel(text: bytes) -> str:
