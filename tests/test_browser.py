@@ -60,7 +60,14 @@ PLAYED = """async source => {
     const canvas = document.createElement('canvas');
     canvas.width = video.videoWidth;
     canvas.height = video.videoHeight;
-    canvas.getContext('2d').drawImage(video, 0, 0);
+    const context = canvas.getContext('2d');
+    const isBlack = () => context.getImageData(0, 0, canvas.width, canvas.height)
+        .data.every((value, i) => i % 4 === 3 || !value);
+    for (let tries = 0; tries < 100; tries++) {  // "seeked" may come before the frame
+        context.drawImage(video, 0, 0);
+        if (!isBlack()) break;
+        await new Promise(done => setTimeout(done, 100));
+    }
     return [video.duration, canvas.toDataURL('image/png')];
 }"""
 HEIGHT = "() => document.querySelector('.jp-WindowedPanel-outer').scrollHeight"
