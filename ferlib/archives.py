@@ -179,7 +179,9 @@ def why(head: bytes, error: Exception) -> str:
         return f"HEIC, read with `pip install pillow-heif`, or damaged ({error})"
     kind = kind_of(head)
     text = re.sub(r"<_io.*?>|<ferlib.*?>", "its format", str(error))
-    return kind if " " in kind else f"{type(error).__name__}: {text}"
+    if " " in kind:
+        return kind
+    return text if text and type(error) is ValueError else f"{type(error).__name__}: {text}"
 
 
 def is_picture_name(name: str) -> bool:

@@ -67,7 +67,7 @@ class Detector:
     def __init__(self, *shares):
         self.shares, self.sizes = shares, []
 
-    def detect_faces(self, picture, output_type):
+    def detect_faces(self, picture, output_type, **thresholds):
         assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
         assert output_type == "numpy"
         self.sizes.append(picture.shape[:2])
