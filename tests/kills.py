@@ -28,7 +28,7 @@ import pandas as pd
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-MOST = 300
+MOST = 900
 """Seconds after which a command counts as one that hangs."""
 
 
