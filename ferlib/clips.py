@@ -372,7 +372,7 @@ class Follower:
 
         self.tracks = [track for track in self.tracks if seconds - track.seen <= GAP]
         left = list(self.tracks)
-        for is_sure in (True, False):
+        for is_sure in (True, False):  # so is a picture that is a face: its score is no number
             some = [face for face in faces if (face[4] < detection.SURE) != is_sure]
             shares = np.array([_share(track, face) for track in left for face in some])
             shares = shares.reshape(len(left), len(some))

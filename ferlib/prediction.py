@@ -10,17 +10,15 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import io
 import ipaddress
 import math
 import mimetypes
-import os
 import queue
 import socket
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -59,9 +57,10 @@ _NOT_FILE = "a broken link, or no regular file"
 _A_CLIP = "a clip"
 _NO_BOXES = "boxes are for pictures; leave them out for clips"
 _END = "end of the clip: "
-_NOTED_EVERY = 50
+_STATE_EVERY = 50
 _HOLDERS = ("table", "parquet", "npy", "zip", "tar", "gzip", "bzip2", "xz")
 _CHANNELS = ((), (1,), (3,), (4,))
+_TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def columns(classes: tuple[str, ...] = EMOTIONS, *, moving: bool = False) -> tuple[str, ...]:
@@ -769,12 +768,12 @@ def predict_to_csv(
     """Predicts pictures by the thousand, and clips of any length, and writes a CSV as it goes.
 
     Stopped and started again with the same CSV, it continues where it stopped, in a clip too: for
-    that `.NAME.sha256` beside the CSV says how far it is whole, and keeps what is known of the
-    persons. A picture without a face, or one that cannot be read, has one row that says so in the
-    column `note`, and so has the end of each clip; files that are no pictures, and paths that do
-    not exist, have none. Scores and probabilities are rounded to four decimals; the emotion is that
-    of the unrounded ones. Names of files are kept exactly, also one such as "=1+1.png", which a
-    spreadsheet takes for a formula: import that column as text.
+    that a small file beside the CSV keeps what is known of the persons. A picture without a face,
+    or one that cannot be read, has one row that says so in the column `note`, and so has the end
+    of each clip; files that are no pictures, and paths that do not exist, have none. Scores and
+    probabilities are rounded to four decimals; the emotion is that of the unrounded ones. Names of
+    files are kept exactly, also one such as "=1+1.png", which a spreadsheet takes for a formula:
+    import that column as text.
 
     Args:
         source: As for `predict`; usually a folder, or a list of folders and files.
@@ -790,128 +789,82 @@ def predict_to_csv(
         What now stands in the CSV, and what has no row there, as a report.
 
     Raises:
-        ValueError: If `out` is another kind of file, was written with another model or other
-            options, or is no longer as it was written.
+        ValueError: If `out` is another kind of file, or was written with another model or other
+            options.
         ImportError, FileNotFoundError: As `predict`.
     """
     from tqdm import tqdm
 
+    out = Path(out)
     if (mimetypes.guess_type(out)[0] or "").startswith(("image/", "video/")):
         raise ValueError(f"{out}: what is found is written as .csv, and a clip as .mp4.")
     opened = open_classifier(model)  # no CSV is touched where there is no such model
     if boxes is not None:
         _read_boxes(boxes)
     name = _title(model, opened) + _asked(detect, boxes, every)
-    record = _Record(Path(out), name, opened.classes)
+    header = (*columns(opened.classes, moving=True), "model", "note")
     list(islice(_items(source), 1))  # nor where there is no such file
     options: dict[str, Any] = {"detect": detect, "boxes": boxes, "every": every}
-    with files.naming(out), files.alone(record.out, wait=1):
-        tally, done, states = record.resume()
+    with files.naming(out), files.alone(out, wait=1):
+        tally, done, states = _resume(out, name, header)
         found = stream(source, model=opened, skip=done, states=states, **options)
         found = tqdm(found, **_bar(source, done, states, progress))
-        return record.write(found, tally)
+        return _write_rows(out, found, tally, states, name, header)
 
 
-class _Record:
-    """A CSV of predictions, and a note beside it of how far it is whole.
+def _write_rows(out, found, tally, states, name, header):
+    """Appends what was found to a CSV, and notes its digest every now and then."""
+    written = {file: state["rows"] for file, state in states.items()}
+    seal = _Seal(out)
+    with out.open("a", buffering=1, **_TEXT) as file:
+        for number, (picture, watch, rows, note) in enumerate(found, 1):
+            tally.add(picture, watch, rows, note)
+            if _is_passed(note):
+                continue
+            blank = (picture, *[""] * (len(header) - 3))
+            lines = rows if rows or (isinstance(watch, clips.Watch) and not note) else [blank]
+            csv.writer(file).writerows((*_rounded(row), name, note) for row in lines)
+            if isinstance(watch, clips.Watch):
+                written[picture] = written.get(picture, 0) + len(lines)
+                if note:
+                    _state_of(out).unlink(missing_ok=True)
+                elif watch.total % _STATE_EVERY == 0:
+                    about = {"file": picture, "rows": written[picture]} | watch.state()
+                    files.write_json(_state_of(out), about, sealed=True)
+            if number % _STATE_EVERY == 0:
+                seal.note()
+    seal.note()
+    return tally
 
-    The note also keeps what is known of the persons in a clip that the CSV ends in.
 
-    Args:
-        out: The CSV.
-        model: What stands in its column `model`.
-        classes: What the model answers with.
-    """
+class _Seal:
+    """Notes beside a CSV the digest of what was written to it so far."""
 
-    def __init__(self, out: Path, model: str, classes: tuple[str, ...]):
-        self.out, self.model, self.classes = out, model, ", ".join(classes)
-        self.header: tuple = (*columns(classes, moving=True), "model", "note")
-        self.beside = out.with_name(f".{out.name}.sha256")
-        self.size, self.digest = 0, hashlib.sha256()
+    def __init__(self, out: Path):
+        self.out, self.size, self.digest = out, 0, hashlib.sha256()
 
-    def resume(self) -> tuple[Tally, set[str], dict[str, dict]]:
-        """Begins the CSV, or takes out what was written after the last note.
+    def note(self) -> None:
+        with self.out.open("rb") as file:
+            file.seek(self.size)
+            new = file.read()
+        self.size += len(new)
+        self.digest.update(new)
+        about = {"size": self.size, "digest": self.digest.hexdigest()}
+        files.write_json(_seal_of(self.out), about, sealed=True)
 
-        Returns:
-            What stands in it; the names of its files; and the name of a clip that it ends in, and
-            what is known of it.
-        """
-        tally, done = Tally(), set()
-        content = self.out.read_bytes() if self.out.exists() else b""
-        if not content:
-            content = self.count([self.header])
-            self.note()
-            files.write(self.out, content)
-            return tally, done, {}
-        told = self.read_note()
-        content = content[: told["size"]]
-        self.size, self.digest = len(content), hashlib.sha256(content)
-        if self.digest.hexdigest() != told["digest"]:
-            raise files.damaged(self.out)
-        os.truncate(self.out, self.size)
-        text = io.StringIO(content.decode("utf-8", "surrogateescape"), newline="")
-        for file, rows in groupby(islice(csv.reader(text), 1, None), key=lambda row: row[0]):
-            notes = [row[-1] for row in rows]
-            if file in told["clip"]:
-                tally.faces += len(notes)
-            else:
-                tally.count(file, notes.count(""), notes[-1])
-                done.add(file)
-        return tally, done, told["clip"]
 
-    def read_note(self) -> dict[str, Any]:
-        """Reads the note; refuses a file without one, or of another model."""
-        if not self.beside.exists():
-            raise ValueError(
-                f"{self.out} is not a CSV of predictions that can be continued, as it has no "
-                f"{self.beside.name} beside it; name another file."
-            )
-        told = files.read_json(self.beside)
-        if told["classes"] != self.classes:
-            raise ValueError(
-                f"{self.out} is of the classes {told['classes']}, and {self.model} answers "
-                f"{self.classes}; name another file."
-            )
-        if told["model"] != self.model:
-            raise ValueError(
-                f"{self.out} is of the model {told['model']}, not {self.model}; name another file."
-            )
-        return told
+def _seal_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.sha256")
 
-    def write(self, found: Iterable[tuple], tally: Tally) -> Tally:
-        """Writes what `stream` yields, and every now and then a note."""
-        with self.out.open("ab") as file:
-            for number, (name, source, rows, note) in enumerate(found, 1):
-                tally.add(name, source, rows, note)
-                is_frame = isinstance(source, clips.Watch) and not note
-                if not (rows or is_frame or _is_passed(note)):
-                    rows = [(name, *[""] * (len(self.header) - 3))]
-                file.write(self.count((*_rounded(row), self.model, note) for row in rows))
-                file.flush()
-                if number % _NOTED_EVERY == 0:
-                    self.note({name: source.state()} if is_frame else {})
-        self.note()
-        return tally
 
-    def count(self, rows: Iterable[tuple]) -> bytes:
-        """Gives rows as they are written, and counts them in."""
-        text = io.StringIO()
-        csv.writer(text).writerows(rows)
-        content = text.getvalue().encode("utf-8", "surrogateescape")
-        self.size += len(content)
-        self.digest.update(content)
-        return content
-
-    def note(self, clip: dict[str, dict] | None = None) -> None:
-        """Notes that all is whole that was written so far."""
-        about = {
-            "model": self.model,
-            "classes": self.classes,
-            "size": self.size,
-            "digest": self.digest.hexdigest(),
-            "clip": clip or {},
-        }
-        files.write_json(self.beside, about, sealed=True)
+def _check_seal(out: Path) -> None:
+    """Refuses a CSV that begins otherwise than it was written."""
+    if _seal_of(out).exists():
+        told = files.read_json(_seal_of(out))
+        with out.open("rb") as file:
+            content = file.read(told["size"])
+        if content and hashlib.sha256(content).hexdigest() != told["digest"]:
+            raise files.damaged(out)
 
 
 def _asked(detect: bool | str, boxes: str | Path | None, every: float) -> str:
@@ -935,3 +888,80 @@ def _bar(source: Any, done: set[str], states: dict[str, dict], progress: bool) -
 
 def _rounded(row: tuple) -> tuple:
     return tuple(round(value, DIGITS) if isinstance(value, float) else value for value in row)
+
+
+def _state_of(out: Path) -> Path:
+    """Names the file that keeps what is known of the persons in a clip that is not at its end."""
+    return out.with_name(f".{out.name}.clip.json")
+
+
+def _resume(out: Path, model: str, header: tuple[str, ...]) -> tuple[Tally, set[str], dict]:
+    """Makes `out` ready to be continued: its last file, perhaps incomplete, is taken out.
+
+    A clip is continued in its middle where what is known of its persons was kept.
+    """
+    tally, done, states = Tally(), set(), {}
+    with files.whole(out) as part, out.open("a+", **_TEXT) as old:
+        _check_seal(out)
+        old.seek(0)
+        with part.open("w", **_TEXT) as new:
+            _check_header(out, tuple(next(csv.reader(old), header)), model, header)
+            kept, state = _whole_rows(out, old, len(header), model)
+            states = {state["file"]: state} if state else {}
+            old.seek(0)
+            writer = csv.writer(new)
+            writer.writerow(header)
+            rows = islice((row for row in csv.reader(old) if len(row) == len(header)), 1, 1 + kept)
+            for file, group in groupby(rows, key=lambda row: row[0]):
+                faces, note = 0, ""
+                for row in group:
+                    writer.writerow(row)
+                    note = row[-1]
+                    faces += not note
+                if file in states:
+                    tally.faces += faces
+                else:
+                    tally.count(file, faces, note)
+                    done.add(file)
+        _seal_of(out).unlink(missing_ok=True)
+    return tally, done, states
+
+
+def _whole_rows(out: Path, old: Any, width: int, model: str) -> tuple[int, dict]:
+    """Counts the rows that can stay, and reads what is known of a clip that they end in."""
+    total, begin, last = 0, 0, [""] * width
+    for row in csv.reader(old):
+        if len(row) != width:
+            continue
+        if row[-2] != model:
+            raise ValueError(f"{out} is of the model {row[-2]}, not {model}; name another file.")
+        begin = begin if row[0] == last[0] else total
+        total, last = total + 1, row
+    with out.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - 1))
+        is_torn = file.read() != b"\n"
+    if last[-1].startswith(_END) and not is_torn:
+        return total, {}
+    state: dict[str, Any] = {"file": None}
+    with contextlib.suppress(OSError, ValueError):
+        state = files.read_json(_state_of(out))
+    if state["file"] == last[0] and state["rows"] <= total - begin - is_torn:
+        return begin + state["rows"], state
+    if state["file"] is not None and not state["rows"]:  # nobody was in the clip yet
+        return total, state
+    return begin, {}
+
+
+def _check_header(out: Path, found: tuple, model: str, header: tuple[str, ...]) -> None:
+    """Refuses a file that is no CSV of predictions, or one of other classes."""
+    if found == header:
+        return
+    if found[:1] != header[:1] or found[-3:] != header[-3:] or "score" not in found:
+        raise ValueError(f"{out} is not a CSV of predictions; name another file.")
+    classes, answered = (x[x.index("score") + 1 : -3] for x in (found, header))
+    if classes == answered:
+        raise ValueError(f"{out} lacks the columns {', '.join(MOVING)}; name another file.")
+    raise ValueError(
+        f"{out} is of the classes {', '.join(classes)}, and {model} answers "
+        f"{', '.join(answered)}; name another file."
+    )

@@ -661,7 +661,6 @@ def test_an_interrupted_folder_goes_on(network, faces, detector, tmp_path, monke
         return look(file, source, problem, *rest)
 
     monkeypatch.setattr(prediction, "_look", limited)
-    monkeypatch.setattr(prediction, "_NOTED_EVERY", 20)
     with pytest.raises(Stop):
         prediction.predict_to_csv(photos, part, model=network)
     data = part.read_bytes()
