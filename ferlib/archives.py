@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -195,11 +195,10 @@ def is_hidden(name: str) -> bool:
 
 
 def _is_tar(head: bytes) -> bool:
-    try:
+    with suppress(tarfile.TarError, ValueError):
         tarfile.TarInfo.frombuf(head[:512], "utf-8", "replace")
-    except (tarfile.TarError, ValueError):
-        return False
-    return True
+        return True
+    return False
 
 
 # ---- on disk -----------------------------------------------------------------------------
@@ -217,14 +216,8 @@ def walk(root: Path) -> Tree:
         The files, in the order of their names.
     """
     tree = Tree()
-    if root.is_file():
-        _add(tree, root.name, str(root), root.stat())
-        return tree
-    if not root.is_dir():
-        tree.leave_out(root.name, _NOT_REGULAR)
-        return tree
     seen = {_identity(folder.stat()) for folder in root.resolve().parents}
-    found, links = [("", str(root))], []
+    found, links = [("" if root.is_dir() else root.name, str(root))], []
     while found or links:
         is_link = not found  # links come after all that lies here itself
         name, path = links.pop(0) if is_link else found.pop()
@@ -239,7 +232,8 @@ def walk(root: Path) -> Tree:
             continue
         seen.add(_identity(status))
         if stat.S_ISREG(status.st_mode):
-            _add(tree, name, path, status)
+            opener = partial(open, path, "rb", buffering=2**20)
+            tree.files.append(File(name, opener, status.st_size, path))
         elif not is_folder:
             tree.leave_out(name, _NOT_REGULAR)
         else:
@@ -280,11 +274,6 @@ def _entries(path: str, name: str, tree: Tree) -> Iterator[tuple[str, os.DirEntr
             yield inside, entry
 
 
-def _add(tree: Tree, name: str, path: str, status: os.stat_result) -> None:
-    opener = partial(open, path, "rb", buffering=2**20)
-    tree.files.append(File(name, opener, status.st_size, path))
-
-
 # ---- archives ----------------------------------------------------------------------------
 
 
@@ -296,10 +285,9 @@ class _Limited(io.RawIOBase):
         self._furthest = 0
 
     def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
+        n = self._file.readinto(buffer)
         self._spend(self._file.tell())
-        return len(data)
+        return n
 
     def _spend(self, at: int) -> None:
         if at > self._furthest:
@@ -315,10 +303,10 @@ class _Limited(io.RawIOBase):
     def seek(self, offset: int, whence: int = 0) -> int:
         if whence == 0:
             self._spend(offset)
+        if whence == 2:  # counts what lies on the way to the end
+            while self.read(2**20):
+                pass
         return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
 
 
 def unpack(tree: Tree, stack: ExitStack) -> None:
