@@ -11,12 +11,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -49,6 +50,7 @@ _STILL = (
     b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis",
 )  # fmt: skip
 _ANIMATED = ("GIF", "WEBP")
+_COUNTS = ("last", "answered", "total", "seconds")  # how far a `Watch` is
 
 
 # ---- frames ------------------------------------------------------------------------------
@@ -64,13 +66,12 @@ def is_clip(path: Path) -> bool:
         Whether it is mp4, mov, avi, mkv, webm, MPEG, or an animated GIF or WebP. Playlists and
         scripts, which name other files or addresses, are none.
     """
-    head = _head(path)
+    head = files.head(path)
     if _is_animation(head):
-        try:
-            with Image.open(path, formats=_ANIMATED) as image:
-                return getattr(image, "is_animated", False)
-        except Exception:  # whatever a damaged file makes Pillow raise; it is no clip
-            return False
+        # Whatever a damaged file makes Pillow raise; it is no clip.
+        with suppress(Exception), Image.open(path, formats=_ANIMATED) as image:
+            return getattr(image, "is_animated", False)
+        return False
     boxes = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
     return (
         (head[4:8] in boxes and head[8:12] not in _STILL)
@@ -78,11 +79,6 @@ def is_clip(path: Path) -> bool:
         or head.startswith((b"\x1a\x45\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3"))
         or (len(head) > 564 and head[0:565:188] == b"GGGG")  # a transport stream's packets
     )
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(1024)
 
 
 def _is_animation(head: bytes) -> bool:
@@ -96,8 +92,6 @@ class Cut(ValueError):
 def _open(source: Path | int):
     """Opens a film, or a camera by its number, with OpenCV, which says nothing meanwhile."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    import cv2
-
     log = cv2.utils.logging
     level = log.setLogLevel(log.LOG_LEVEL_SILENT)
     if isinstance(source, int):
@@ -123,14 +117,13 @@ def about(path: Path) -> tuple[int, float]:
     Returns:
         How many frames it has, and how many a second; 0 for what it does not say.
     """
-    try:
-        if _is_animation(_head(path)):
+    with suppress(Exception):  # what is damaged says nothing
+        if _is_animation(files.head(path)):
             with Image.open(path, formats=_ANIMATED) as image:
                 return getattr(image, "n_frames", 1), 1000 / (image.info.get("duration") or 100)
         video = _open(path)
         return max(0, int(video.get(COUNT))), max(0.0, video.get(RATE))
-    except Exception:  # what is damaged says nothing
-        return 0, 0.0
+    return 0, 0.0
 
 
 def frames(source: Path | int, *, every: float = 0) -> Iterator[tuple[int, float, Callable]]:
@@ -148,7 +141,7 @@ def frames(source: Path | int, *, every: float = 0) -> Iterator[tuple[int, float
         Cut: After the last frame of a clip that breaks off.
         ValueError: If nothing of it can be read.
     """
-    is_animation = not isinstance(source, int) and _is_animation(_head(source))
+    is_animation = not isinstance(source, int) and _is_animation(files.head(source))
     last = -1
     for number, seconds, picture in (_animated if is_animation else _filmed)(source):
         step = math.floor(seconds / every + 1e-6) if every else number
@@ -167,17 +160,11 @@ def _filmed(source):
             break
         told = video.get(MILLISECONDS) / 1000 or number / rate
         seconds = time.monotonic() - start if is_camera else max(seconds, told)
-        yield number, seconds, partial(_retrieve, video)
+        yield number, seconds, lambda: cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB)
     if not number:
         raise ValueError(f"{source}: none of its frames can be read; it is damaged.")
     if expected - number > max(1, rate / 2):  # some claim a few frames too many
         raise Cut(f"it {CUT} after {number:,} of {expected:,.0f} frames")
-
-
-def _retrieve(video):
-    import cv2
-
-    return cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB)
 
 
 def _animated(path):
@@ -332,8 +319,6 @@ class Follower:
         Returns:
             What is kept of it: grey, with a longer side of at most `SEARCHED` pixels.
         """
-        import cv2
-
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
         self.scale = max(1.0, max(grey.shape) / SEARCHED)
         size = [max(1, round(side / self.scale)) for side in grey.shape[::-1]]
@@ -342,8 +327,6 @@ class Follower:
 
     def _move(self, picture) -> bool:
         """Moves the boxes of those who are shown; returns whether any of them was lost."""
-        import cv2
-
         before, shown = self.before, [track for track in self.tracks if track.shown]
         now = self.remember(picture)
         if before is None or before.shape != now.shape or not shown:
@@ -391,11 +374,7 @@ class Follower:
 
     def state(self) -> dict:
         """Gives all that is known of the persons, as JSON knows it."""
-        return {
-            "tracks": [vars(track) for track in self.tracks],
-            "persons": self.persons,
-            "due": self.due,
-        }
+        return {"tracks": [*map(vars, self.tracks)], "persons": self.persons, "due": self.due}
 
     def restore(self, state: dict) -> None:
         """Takes what `state` gave."""
@@ -496,7 +475,7 @@ class Watch:
         self.last, self.answered, self.total, self.seconds = -1, 0, 0, 0.0
         self.seen: deque[Frame] = deque()
         if state:
-            for name in ("last", "answered", "total", "seconds"):
+            for name in _COUNTS:
                 setattr(self, name, state[name])
             self.seen.extend(_frame(*each) for each in state["seen"])
             follower.restore(state["follower"])
@@ -533,21 +512,12 @@ class Watch:
 
     def state(self) -> dict:
         """Gives what is needed to continue after the frame that was yielded last, for JSON."""
-        return {
-            "last": self.last,
-            "answered": self.answered,
-            "total": self.total,
-            "seconds": self.seconds,
-            "seen": [
-                (
-                    frame.number,
-                    frame.seconds,
-                    [(p.number, p.box, p.score, p.probabilities.tolist()) for p in frame.persons],
-                )
-                for frame in self.seen
-            ],
-            "follower": self.follower.state(),
-        }
+        seen = []
+        for frame in self.seen:
+            told = [(p.number, p.box, p.score, p.probabilities.tolist()) for p in frame.persons]
+            seen.append((frame.number, frame.seconds, told))
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        return counts | {"seen": seen, "follower": self.follower.state()}
 
 
 def _frame(number, seconds, persons) -> Frame:
@@ -630,29 +600,26 @@ def write(path: Path, shown: Iterable[tuple[float, Image.Image]], *, rate: float
 
     Raises:
         ImportError: If the extra `video` is not installed.
+        files.Unwritable: If the disk is full, or there is no permission.
     """
     runtimes.need("video", "imageio_ffmpeg", what="To write a clip")
     import imageio_ffmpeg
 
-    part = path.with_name(f".{path.stem}.part.mp4")
-    before, written, film = None, 0, None
-    try:
-        for seconds, picture in shown:
+    rest = iter(shown)
+    first = next(rest)  # what is wrong with the clip is said before its file is begun
+    options = {"codec": "libx264", "macro_block_size": 2, "quality": 7}
+    options["output_params"] = ["-movflags", "+faststart"]
+    before, written = np.ascontiguousarray(first[1]), 0
+    with files.whole(path) as part:
+        film = imageio_ffmpeg.write_frames(str(part), first[1].size, fps=rate, **options)
+        film.send(None)
+        for seconds, picture in chain([first], rest):
             now = np.ascontiguousarray(picture)
-            if film is None:
-                options = {"codec": "libx264", "macro_block_size": 2, "quality": 7}
-                options["output_params"] = ["-movflags", "+faststart"]
-                film = imageio_ffmpeg.write_frames(str(part), picture.size, fps=rate, **options)
-                film.send(None)
             for _ in range(written, round(seconds * rate)):
-                film.send(now if before is None else before)
+                film.send(before)
                 written += 1
             if written == round(seconds * rate):
                 film.send(now)
                 written += 1
             before = now
-        if film is not None:
-            film.close()
-            files.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        film.close()

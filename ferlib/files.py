@@ -162,6 +162,12 @@ def check(path) -> bool:
     return is_digest
 
 
+def head(path) -> bytes:
+    """Reads the first 1,024 bytes of a file, by which its kind is known."""
+    with pathlib.Path(path).open("rb") as file:
+        return file.read(1024)
+
+
 def digest(path) -> str:
     """Gives the SHA-256 of a file, in hexadecimal digits."""
     with pathlib.Path(path).open("rb") as file:

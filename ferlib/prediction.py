@@ -31,6 +31,7 @@ from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Reque
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from ferlib import archives, clips, detection, files, labels, pictures, runtimes, tables, zoo
 from ferlib.detection import BOX
@@ -58,7 +59,7 @@ _A_CLIP = "a clip"
 _NO_BOXES = "boxes are for pictures; leave them out for clips"
 _END = "end of the clip: "
 _STATE_EVERY = 50
-_HOLDERS = ("table", "parquet", "npy", "zip", "tar", "gzip", "bzip2", "xz")
+_HOLDERS = ("table", "parquet", "arrow", "npy", "zip", "tar", "gzip", "bzip2", "xz")
 _CHANNELS = ((), (1,), (3,), (4,))
 _TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 
@@ -335,8 +336,7 @@ def _problem(path: Path) -> str:
 def _kind(path: Path) -> str:
     if clips.is_clip(path):
         return _A_CLIP
-    with path.open("rb") as file:
-        return archives.kind_of(file.read(1024), path.name)
+    return archives.kind_of(files.head(path), path.name)
 
 
 def _file(path: Path, alone: bool) -> Iterator[tuple]:
@@ -431,8 +431,8 @@ def _look(file: str, source: Any, problem: str, detect: bool | str, given: dict 
 def _head(source: Any) -> bytes:
     """Gives the first bytes of a picture where there are any: not of an array."""
     if isinstance(source, Path):
-        with contextlib.suppress(OSError), source.open("rb") as file:
-            return file.read(1024)
+        with contextlib.suppress(OSError):
+            return files.head(source)
     return source[:1024] if isinstance(source, bytes) else b"an array"
 
 
@@ -737,8 +737,6 @@ def predict_to_clip(
         ImportError: If the extra `video` is not installed, or `faces` where it is needed.
         FileNotFoundError, ValueError: As `video`.
     """
-    from tqdm import tqdm
-
     opened, tally = open_classifier(model), Tally(clips=1)
     frames = video(source, model=opened, detect=detect, every=every)
     number, rate = clips.about(Path(source))
@@ -793,8 +791,6 @@ def predict_to_csv(
             options.
         ImportError, FileNotFoundError: As `predict`.
     """
-    from tqdm import tqdm
-
     out = Path(out)
     if (mimetypes.guess_type(out)[0] or "").startswith(("image/", "video/")):
         raise ValueError(f"{out}: what is found is written as .csv, and a clip as .mp4.")
@@ -827,10 +823,10 @@ def _write_rows(out, found, tally, states, name, header):
             if isinstance(watch, clips.Watch):
                 written[picture] = written.get(picture, 0) + len(lines)
                 if note:
-                    _state_of(out).unlink(missing_ok=True)
+                    _beside(out, "clip.json").unlink(missing_ok=True)
                 elif watch.total % _STATE_EVERY == 0:
                     about = {"file": picture, "rows": written[picture]} | watch.state()
-                    files.write_json(_state_of(out), about, sealed=True)
+                    files.write_json(_beside(out, "clip.json"), about, sealed=True)
             if number % _STATE_EVERY == 0:
                 seal.note()
     seal.note()
@@ -850,20 +846,19 @@ class _Seal:
         self.size += len(new)
         self.digest.update(new)
         about = {"size": self.size, "digest": self.digest.hexdigest()}
-        files.write_json(_seal_of(self.out), about, sealed=True)
-
-
-def _seal_of(out: Path) -> Path:
-    return out.with_name(f".{out.name}.sha256")
+        files.write_json(_beside(self.out, "sha256"), about, sealed=True)
 
 
 def _check_seal(out: Path) -> None:
     """Refuses a CSV that begins otherwise than it was written."""
-    if _seal_of(out).exists():
-        told = files.read_json(_seal_of(out))
+    if _beside(out, "sha256").exists():
+        told = files.read_json(_beside(out, "sha256"))
+        digest, left = hashlib.sha256(), told["size"]
         with out.open("rb") as file:
-            content = file.read(told["size"])
-        if content and hashlib.sha256(content).hexdigest() != told["digest"]:
+            while piece := file.read(min(left, 2**20)):
+                digest.update(piece)
+                left -= len(piece)
+        if out.stat().st_size and digest.hexdigest() != told["digest"]:
             raise files.damaged(out)
 
 
@@ -890,9 +885,9 @@ def _rounded(row: tuple) -> tuple:
     return tuple(round(value, DIGITS) if isinstance(value, float) else value for value in row)
 
 
-def _state_of(out: Path) -> Path:
-    """Names the file that keeps what is known of the persons in a clip that is not at its end."""
-    return out.with_name(f".{out.name}.clip.json")
+def _beside(out: Path, what: str) -> Path:
+    """Names a file beside a CSV: its "sha256", or "clip.json" of an unfinished clip."""
+    return out.with_name(f".{out.name}.{what}")
 
 
 def _resume(out: Path, model: str, header: tuple[str, ...]) -> tuple[Tally, set[str], dict]:
@@ -923,7 +918,7 @@ def _resume(out: Path, model: str, header: tuple[str, ...]) -> tuple[Tally, set[
                 else:
                     tally.count(file, faces, note)
                     done.add(file)
-        _seal_of(out).unlink(missing_ok=True)
+        _beside(out, "sha256").unlink(missing_ok=True)
     return tally, done, states
 
 
@@ -944,7 +939,7 @@ def _whole_rows(out: Path, old: Any, width: int, model: str) -> tuple[int, dict]
         return total, {}
     state: dict[str, Any] = {"file": None}
     with contextlib.suppress(OSError, ValueError):
-        state = files.read_json(_state_of(out))
+        state = files.read_json(_beside(out, "clip.json"))
     if state["file"] == last[0] and state["rows"] <= total - begin - is_torn:
         return begin + state["rows"], state
     if state["file"] is not None and not state["rows"]:  # nobody was in the clip yet

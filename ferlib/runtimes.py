@@ -33,10 +33,7 @@ SCALINGS = {
 }
 """What a network expects of its pixels -> how it is made of float32 [N, H, W, C], 0 to 255."""
 
-ALPHABETICAL = {
-    7: tuple(sorted(EMOTIONS)),
-    8: tuple(sorted((*EMOTIONS, "contempt"))),
-}
+ALPHABETICAL = {7: tuple(sorted(EMOTIONS)), 8: tuple(sorted((*EMOTIONS, "contempt")))}
 """Number of outputs -> emotions in alphabetical order, as loaders of folders number them."""
 
 AT_ONCE = 2**26
@@ -316,9 +313,8 @@ def _open_file(model, device):
         )
     path = zoo.find(model)
     files.check(path)
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[4:] == b"TFL3":
+    head = files.head(path)
+    if head[4:8] == b"TFL3":
         opened = _open_tflite(path, str(model))
     elif head.startswith(b"\x08") or path.suffix.lower() == ".onnx":
         opened = _open_onnx(path, str(model), device)
@@ -342,22 +338,20 @@ def _of_keras(model, name, classes, *, has_card, shares=()):
             f"{name} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; a "
             "classifier of pictures has one of each."
         )
-    shape, layout = _layout(model.input_shape, name)
     return Classifier(
         name=name,
         classes=classes,
         run=model.predict_on_batch,  # for a few pictures quicker than `predict`
-        shape=shape,
-        layout=layout,
         dtype=str(model.inputs[0].dtype),
         has_card=has_card,
         keras_model=model,
         shares=shares,
+        **_layout(model.input_shape, name),
     )
 
 
 def _layout(dimensions, name):
-    """Finds height, width and channels, and the order of axes, of a network's input."""
+    """Finds `shape` and `layout`, as `Classifier` has them, of a network's input."""
     sizes = [size if isinstance(size, int) and size > 0 else None for size in dimensions[1:]]
     layout = "hwc"
     if len(sizes) == 2:
@@ -370,7 +364,7 @@ def _layout(dimensions, name):
             "[N, H, W, C] or [N, C, H, W] with 1 or 3 channels."
         )
     height, width, channels = sizes
-    return (height or SIDE, width or SIDE, channels or 1), layout
+    return {"shape": (height or SIDE, width or SIDE, channels or 1), "layout": layout}
 
 
 def _open_keras(path, name):
@@ -399,16 +393,14 @@ def _open_onnx(path, name, device):
         texts = {name: about[name] for name in ("classes", "shares", "val") if name in about}
         card = {name: json.loads(text) for name, text in texts.items()}
         card["made_from"] = about["made_from"]
-    shape, layout = _layout(entry.shape, name)
     dtype = entry.type[len("tensor(") : -1]
     return Classifier(
         name=name,
         run=lambda batch: session.run(None, {entry.name: batch})[0],
-        shape=shape,
-        layout=layout,
         dtype={"float": "float32", "double": "float64"}.get(dtype, dtype),
         only=entry.shape[0] if isinstance(entry.shape[0], int) else 0,
         device=used,
+        **_layout(entry.shape, name),
         **_carded(card),
     )
 
@@ -456,7 +448,6 @@ def _devices(there, named):
 def _open_tflite(path, name):
     interpreter = _interpreter(path)
     entry, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    shape, layout = _layout(entry["shape_signature"].tolist(), name)
     is_quantised = entry["quantization"][0] > 0
 
     def answer(batch):
@@ -473,9 +464,8 @@ def _open_tflite(path, name):
     return Classifier(
         name=name,
         run=answer,
-        shape=shape,
-        layout=layout,
         dtype="float32" if is_quantised else np.dtype(entry["dtype"]).name,
+        **_layout(entry["shape_signature"].tolist(), name),
         **_carded(zoo.read_card(path)),
     )
 

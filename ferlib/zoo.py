@@ -230,8 +230,7 @@ def read(path: Path) -> keras.Model:
 
 def _problem(path, error):
     """Says what a file is that Keras does not load, and what to do."""
-    with path.open("rb") as file:
-        head = file.read(1024)
+    head = files.head(path)
     names, attributes = _inside(path)
     version = str(attributes.get("keras_version", ""))
     if head.startswith(b"\x80\2") or any(name.endswith("data.pkl") for name in names):
