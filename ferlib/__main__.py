@@ -186,8 +186,7 @@ def predict(args: argparse.Namespace) -> Any:
         found = prediction.predict_to_clip(source, args.out, **options)
         answer = vars(found)
     elif args.out:
-        options["boxes"] = args.boxes
-        found = prediction.predict_to_csv(source, args.out, **options)
+        found = prediction.predict_to_csv(source, args.out, boxes=args.boxes, **options)
         answer = vars(found)
     else:
         found = prediction.predict(source, boxes=args.boxes, **options)
@@ -258,21 +257,16 @@ def kernel(args: argparse.Namespace) -> dict:
     return {"file": str(path)}
 
 
-def _versions():
-    """Names the versions that a report of a bug needs, in one line."""
-    from ferlib import suite
-
-    found = suite.versions(("keras", "tensorflow", "jax", "torch", "numpy", "pandas"))
-    parts = [f"{name} {version}" for name, version in found.items() if version]
-    python = f"Python {platform.python_version()} on {platform.platform()}"
-    return ", ".join([f"ferlib {ferlib.__version__}", python, *parts])
-
-
 class _Version(argparse.Action):
-    """Prints versions and ends; they are looked up only when somebody asks."""
+    """Prints the versions that a report of a bug needs; looked up only when somebody asks."""
 
     def __call__(self, parser: Any, *_args: Any, **_options: Any):
-        print(_versions())
+        from ferlib import suite
+
+        found = suite.versions(("keras", "tensorflow", "jax", "torch", "numpy", "pandas"))
+        parts = [f"{name} {version}" for name, version in found.items() if version]
+        python = f"Python {platform.python_version()} on {platform.platform()}"
+        print(f"ferlib {ferlib.__version__}", python, *parts, sep=", ")
         parser.exit()
 
 

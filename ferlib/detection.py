@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from functools import lru_cache
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -34,25 +35,13 @@ def detector() -> Any:
     runtimes.need("faces", "mtcnn", what="To find faces (detect=False takes a picture as one face)")
     import tensorflow as tf
     from mtcnn import MTCNN
-    from mtcnn.stages import StageONet, StagePNet, StageRNet
 
-    def compiled(stage):
-        """Makes a stage whose network is a graph for pictures of any size."""
-
-        class Compiled(stage):
-            def __init__(self):
-                super().__init__()
-                self._model = tf.function(self._model, reduce_retracing=True)
-
-        return Compiled
-
-    hook = sys.unraisablehook
     # On Python 3.13 lz4 flushes the file of weights that it has closed.
-    sys.unraisablehook = lambda _: None
-    try:
-        return MTCNN(stages=[compiled(stage) for stage in (StagePNet, StageRNet, StageONet)])
-    finally:
-        sys.unraisablehook = hook
+    with patch.object(sys, "unraisablehook", lambda _: None):
+        found = MTCNN()
+    for stage in found.stages:  # a graph for pictures of any size
+        stage._model = tf.function(stage._model, reduce_retracing=True)
+    return found
 
 
 def find(picture: Image.Image, *, searched: int = SEARCHED, least: float = SURE) -> list[tuple]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,10 +23,7 @@ from tqdm.auto import tqdm
 
 from ferlib import cleaning, files, runtimes, zoo
 from ferlib.faces import FERData
-from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, canonical
-
-if TYPE_CHECKING:
-    from ferlib.runtimes import Classifier, Model
+from ferlib.labels import EMOTIONS, FERPLUS, canonical
 
 METRICS = ("accuracy", "balanced_accuracy", "top2_accuracy", "macro_f1", "log_loss")
 """The metrics of a report."""
@@ -180,7 +177,7 @@ class Report:
 
 
 def probabilities(
-    model: Model, images: np.ndarray, *, tta: str = "none", batch_size: int = 256
+    model: runtimes.Model, images: np.ndarray, *, tta: str = "none", batch_size: int = 256
 ) -> np.ndarray:
     """Asks a model for the probabilities of its classes.
 
@@ -221,7 +218,7 @@ def probabilities(
 
 
 def evaluate(
-    model: Model,
+    model: runtimes.Model,
     data: FERData,
     *,
     split: str | None = None,
@@ -412,7 +409,7 @@ def _part(data: FERData, split: str):
     return part
 
 
-def _seen(model: Model, data: FERData, split: str, hashes: Any):
+def _seen(model: runtimes.Model, data: FERData, split: str, hashes: Any):
     """Gives which pictures of a split a model was trained on; None where that is not known."""
     if isinstance(hashes, str):
         hashes = zoo.read_seen(model) if isinstance(model, str | Path) else None
@@ -426,7 +423,7 @@ def _seen(model: Model, data: FERData, split: str, hashes: Any):
     return known[rows]
 
 
-def _try_readings(opened: Classifier, data: FERData, seed: int):
+def _try_readings(opened: runtimes.Classifier, data: FERData, seed: int):
     """Scores the usual readings of a model without a card, and warns of a much better one.
 
     Returns:
@@ -459,7 +456,7 @@ def _try_readings(opened: Classifier, data: FERData, seed: int):
     return found
 
 
-def _readings(opened: Classifier, data: FERData):
+def _readings(opened: runtimes.Classifier, data: FERData):
     """Gives the accuracy of the usual readings of a model: (scaling, order of outputs) -> share."""
     usual = dict.fromkeys([opened.classes, data.classes, EMOTIONS, tuple(sorted(opened.classes))])
     orders = [order for order in usual if sorted(order) == sorted(opened.classes)]
@@ -863,12 +860,8 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
 
 def _ferplus_labels(classes: tuple[str, ...]):
     """Gives for each column of FER+'s votes the label of its class, int [10]; -1 for none."""
-    labels = []
-    for column, name in enumerate(FERPLUS):
-        if column in FERPLUS_TO_LABEL:
-            name = EMOTIONS[FERPLUS_TO_LABEL[column]]
-        labels.append(classes.index(name) if name in classes else -1)
-    return np.array(labels)
+    names = map(canonical, FERPLUS)
+    return np.array([classes.index(name) if name in classes else -1 for name in names])
 
 
 # ---- robustness -----------------------------------------------------------------------------
@@ -927,8 +920,8 @@ def corrupt(images: np.ndarray, corruption: str, strength: float, *, seed: int =
         spoiled = _moved(images, degrees=side * strength)
     elif corruption == "jpeg":
         quality = (cv2.IMWRITE_JPEG_QUALITY, int(strength))
-        files = [cv2.imencode(".jpg", picture, quality)[1] for picture in images]
-        spoiled = [cv2.imdecode(file, cv2.IMREAD_GRAYSCALE) for file in files]
+        jpegs = [cv2.imencode(".jpg", picture, quality)[1] for picture in images]
+        spoiled = [cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE) for jpeg in jpegs]
     else:
         known = ", ".join(CORRUPTIONS | CROPS)
         raise ValueError(f"{corruption!r} is no corruption; known are {known}.")
@@ -951,7 +944,7 @@ def _moved(images, *, scale=1.0, degrees=0.0, right=0.0, down=0.0):
 
 
 def robustness(
-    model: Model,
+    model: runtimes.Model,
     data: FERData,
     *,
     corruptions: dict[str, tuple] = CORRUPTIONS,

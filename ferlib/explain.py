@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 
 from ferlib import runtimes, zoo
 from ferlib.backend import keras
-
-if TYPE_CHECKING:
-    from ferlib.runtimes import Model
 
 
 def _open(model: Any):
@@ -68,7 +65,9 @@ def _cut(model: Any) -> tuple[keras.Model, keras.Model]:
     raise ValueError(f"{model.name} has no feature map that all of it goes through.")
 
 
-def gradcam(model: Model, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+def gradcam(
+    model: runtimes.Model, images: np.ndarray, labels: np.ndarray | None = None
+) -> np.ndarray:
     """Shows which parts of pictures speak for an answer (Grad-CAM, in the form of HiResCAM).
 
     Each place of the last feature map counts with its own gradient. Where global average pooling
@@ -142,7 +141,7 @@ def _gradient(head: Any, features: Any, chosen: np.ndarray):
     return tape.gradient(total, features)
 
 
-def embed(model: Model, images: np.ndarray) -> np.ndarray:
+def embed(model: runtimes.Model, images: np.ndarray) -> np.ndarray:
     """Gives the output of a model's penultimate layer: what its last Dense layer gets to see.
 
     The features of an ensemble's members stand side by side.

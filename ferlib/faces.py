@@ -177,16 +177,15 @@ class FERData:
             digest.update("\n".join(self.classes).encode())
         return digest.hexdigest()
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """What there is of each picture: images, labels, split, names and, where known, votes."""
+        names = ("images", "labels", "split", "names", "votes")
+        held = {name: getattr(self, name) for name in names}
+        return {name: np.asarray(x) for name, x in held.items() if x is not None}
+
     def select(self, rows: np.ndarray) -> "FERData":
         """Returns the pictures of a mask (bool [N]) or of indices (int, in the order wanted)."""
-        return replace(
-            self,
-            images=np.asarray(self.images)[rows],
-            labels=self.labels[rows],
-            split=self.split[rows],
-            names=self.names[rows],
-            votes=None if self.votes is None else np.asarray(self.votes)[rows],
-        )
+        return replace(self, **{name: x[rows] for name, x in self.columns().items()})
 
     def of(self, split: str) -> "FERData":
         """Returns the pictures of one split; none where the source has no such split."""

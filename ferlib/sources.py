@@ -213,11 +213,7 @@ def _cached(path: Path, cache: Any, votes: Any, labels: Any, partial: bool) -> F
     named = cache if isinstance(cache, str | Path) else ""
     folder = Path(named or project_folder() / "data" / "processed")
     folder /= f"{path.stem}-{_digest(f'{path}|{votes}|{labels}|{partial}', 6)}"
-    data = _open_cache(folder, stamp)
-    if data is None:
-        data = reader.read()
-        data = _save_cache(folder, stamp, data) or data
-    return data
+    return _open_cache(folder, stamp) or _save_cache(folder, stamp, reader.read())
 
 
 def _digest(text: str, size: int) -> str:
@@ -251,23 +247,17 @@ def _open_cache(folder: Path, stamp: str) -> FERData | None:
     return FERData(images=images[:n], unlabelled=images[n:], **columns, **meta)
 
 
-def _save_cache(folder: Path, stamp: str, data: FERData) -> FERData | None:
-    """Writes a cache in one step and opens it; None, with a warning, where that cannot be done."""
+def _save_cache(folder: Path, stamp: str, data: FERData) -> FERData:
+    """Writes a cache in one step and opens it; warns where that cannot be done."""
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    columns = {"labels": data.labels, "split": data.split, "names": data.names}
-    if data.votes is not None:
-        columns["votes"] = data.votes
-    meta = {
-        "origin": data.origin,
-        "title": data.title,
-        "classes": data.classes,
-        "faults": [astuple(fault) for fault in data.faults],
-        "left_out": [astuple(left) for left in data.left_out],
-    }
+    columns = data.columns()
+    images = np.concatenate([columns.pop("images"), data.unlabelled])
+    meta: dict[str, Any] = {x: getattr(data, x) for x in ("origin", "title", "classes")}
+    for name in ("faults", "left_out"):
+        meta[name] = [astuple(each) for each in getattr(data, name)]
     try:
         with files.naming(folder):
             new.mkdir(parents=True)
-            images = np.concatenate([data.images, data.unlabelled])
             with (new / "images.npy").open("wb") as file:
                 writer: Any = SimpleNamespace(write=file.write)  # to a file, numpy says no cause
                 np.save(writer, images)
@@ -281,4 +271,4 @@ def _save_cache(folder: Path, stamp: str, data: FERData) -> FERData | None:
     except files.Unwritable as error:
         warnings.warn(f"The cache {error} Until then the source is read each time.", stacklevel=5)
     shutil.rmtree(new, ignore_errors=True)
-    return _open_cache(folder, stamp)
+    return _open_cache(folder, stamp) or data

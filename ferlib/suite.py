@@ -420,18 +420,15 @@ def _is_done(path, folder, key, manifest):
     """Whether a stage would make again what is there."""
     entry = manifest["stages"].get(path.stem, {})
     is_there = (folder / path.name).exists() and not _missing(path, folder)
-    if not is_there or entry.get("status") != "done" or entry["key"] != key:
-        return False
-    return not _changed(folder, entry)
+    is_same = entry.get("status") == "done" and entry["key"] == key
+    return is_there and is_same and not _changed(folder, entry)
 
 
 def _changed(folder, entry):
     """Names what a stage made and is no longer as it was: damaged, or made by hand since."""
-    made = entry.get("sha256", {}).items()
-    is_there = {name: (folder / name).is_file() for name, _ in made}
-    return [
-        name for name, told in made if not is_there[name] or files.digest(folder / name) != told
-    ]
+    made = entry.get("sha256", {})
+    now = {name: files.digest(folder / name) for name in made if (folder / name).is_file()}
+    return [name for name in made if now.get(name) != made[name]]
 
 
 def _say_how_long(profile, stages, source, project):
@@ -523,9 +520,8 @@ def _stage(folder, path, given, data, source, timeout, manifest):
     names = [*_plan(path)[1]["makes"], "figures/*.png"]
     made = [path for name in names for path in sorted(out.glob(name))]
     entry["outputs"] = [path.relative_to(folder).as_posix() for path in made]
-    entry["sha256"] = {
-        path.relative_to(folder).as_posix(): files.digest(path) for path in made if path.is_file()
-    }
+    there = [name for name in entry["outputs"] if (folder / name).is_file()]
+    entry["sha256"] = {name: files.digest(folder / name) for name in there}
     entry |= {"status": "failed" if problem else "done", "problem": problem}
     entry["seconds"] = round(time.monotonic() - began, 1)
     _write_manifest(folder, manifest)

@@ -212,6 +212,8 @@ def _checked(table: Table) -> Table | None:
 def lines_of(file: File) -> Generator[bytes, None, None]:
     """Yields the lines of a text that are not blank, in UTF-8; not remarks before the first.
 
+    After a last line without a line end comes an empty one.
+
     Raises:
         ValueError: If a line is too long, or far too many are blank.
     """
@@ -224,6 +226,8 @@ def lines_of(file: File) -> Generator[bytes, None, None]:
             begun = begun or not (line.isspace() or line.startswith((b"#", b"sep=")))
             if begun and not line.isspace():
                 yield line
+                if not line.endswith(b"\n"):
+                    yield b""
                 continue
             blank += 1
             if blank > _BLANK_LINES:
@@ -287,25 +291,15 @@ def _by_content(cells: list[str]) -> tuple[list[str], dict[str, list[int]]]:
 
 def _csv_records(file: File, separator: str, quoted: bool) -> Iterator[list[bytes] | None]:
     """Yields the cells of each row; None after the last where the file ends without a line end."""
-    last = b"\n"
-
-    def lines() -> Iterator[bytes]:
-        nonlocal last
-        for line in lines_of(file):
-            last = line
-            yield line
-
     if quoted or separator == " ":
         csv.field_size_limit(LONGEST)
-        text = (line.decode("utf-8", "replace") for line in lines())
+        text = (line.decode("utf-8", "replace") for line in lines_of(file))
         for cells in csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True):
-            yield [cell.strip().encode() for cell in cells]
+            yield [cell.strip().encode() for cell in cells] or None
     else:
         between = separator.encode()
-        for line in lines():
-            yield [cell.strip() for cell in line.split(between)]
-    if not last.endswith(b"\n"):
-        yield None
+        for line in lines_of(file):
+            yield [cell.strip() for cell in line.split(between)] if line else None
 
 
 # ---- JSON, parquet and Arrow -------------------------------------------------------------

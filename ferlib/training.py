@@ -626,18 +626,11 @@ class _Checkpoint(keras.callbacks.Callback):
 
     def restore(self, learner):
         """Loads the last checkpoint, if there is one, and gives the number of epochs done."""
-        import pandas as pd
-
-        done = 0
-        saved = sorted((self.out / "state").glob("epoch-*"))
+        saved = sorted((self.out / "state").glob("epoch-*.npz"))
         if saved:
             learner.optimizer.build(learner.trainable_variables)
-            done = int(saved[-1].name[6:10])
-            if saved[-1].suffix == ".h5":  # of ferlib 0.1
-                self.trained.load_weights(saved[-1])
-                self.history = pd.read_csv(self.out / "history.csv").to_dict("records")[:done]
-            else:
-                self._read(saved[-1])
+            self._read(saved[-1])
+        done = len(self.history)
         self.spread.agree(done, self.out)
         return done
 
@@ -769,7 +762,7 @@ def _is_watched():
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-class _Log:
+class _Log(io.TextIOBase):
     """Turns what tqdm draws into lines."""
 
     def write(self, text):
@@ -777,6 +770,3 @@ class _Log:
         line = text.strip().replace(unknown, "")
         if line:
             print(line, flush=True)
-
-    def flush(self):
-        pass

@@ -370,11 +370,9 @@ def tune(
             if on_trial:
                 on_trial(table)
 
-        limits = {"trials": trials, "epochs": epochs}
-        seed_of_choices = seed + 1  # keras-tuner takes 0 for "choose one"
-        oracle = METHODS[method](
-            after_trial=after_trial, hyperparameters=hp, seed=seed_of_choices, **limits
-        )
+        # keras-tuner takes the seed 0 for "choose one".
+        options = {"trials": trials, "epochs": epochs, "seed": seed + 1}
+        oracle = METHODS[method](after_trial=after_trial, hyperparameters=hp, **options)
         ended |= {row["number"]: row for row in _rows(out)}
         tuner = _Tuner(oracle, directory=out, project_name="trials")
         if _is_chief():
