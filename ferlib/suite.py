@@ -171,6 +171,7 @@ class Stage:
             figure = figure.flat[0]
         path = self.out / "figures" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
+        _write_powers_plainly(figure.figure)
         figure.figure.savefig(path, dpi=120, bbox_inches="tight")
 
     def record(self, **metrics: Any) -> None:
@@ -251,6 +252,18 @@ def _divert(log):
     if getattr(get_ipython(), "kernel", None) and os.name == "posix":
         with log.open("wb") as file:
             os.dup2(file.fileno(), 2)
+
+
+def _write_powers_plainly(figure):
+    """Numbers logarithmic axes as 1e-03: by itself matplotlib does it in mathtext, which is off."""
+    from matplotlib import ticker
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), ticker.LogFormatterMathtext):
+                axis.set_major_formatter(ticker.LogFormatter())
+            if isinstance(axis.get_minor_formatter(), ticker.LogFormatterMathtext):
+                axis.set_minor_formatter(ticker.LogFormatter(labelOnlyBase=False))
 
 
 def _describe(data, pictures):

@@ -437,6 +437,18 @@ class TestStage:
         stage.show(axes[0], "one")
         assert len(list((stage.out / "figures").glob("*.png"))) == 3
 
+    def test_logarithmic_axes_are_numbered_in_plain_text(self, stage):
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(1, 2)
+        axes[0].set(xscale="log", xlim=(2e-4, 2e-2))
+        axes[1].set(yscale="log", ylim=(2, 12))
+        stage.show(figure, "powers")
+        told = [text.get_text() for ax in axes for text in ax.get_xticklabels(which="both")]
+        told += [text.get_text() for ax in axes for text in ax.get_yticklabels(which="both")]
+        assert not [text for text in told if "$" in text]
+        assert {"1e\N{MINUS SIGN}03", "6", "10"} <= set(told)
+
     def test_finds_files_of_the_same_run(self, stage, capsys):
         assert stage.find("03_cnn_training/model.keras") is None
         path = stage.out.parent / "03_cnn_training" / "model.keras"
