@@ -53,7 +53,7 @@ versions: $(READY)  ## the tests with the oldest versions allowed; make versions
 	$(VENV)/bin/python -m pip install -q uv
 	$(VENV)/bin/python -m uv venv -q --clear --python $(PY) $(VENV)-$(PY)
 	$(VENV)/bin/python -m uv pip install -q --python $(VENV)-$(PY) $(OLDEST) \
-		-e '.[lab,faces,onnx,heic,dev]'
+		-e '.[lab,faces,video,onnx,heic,dev]'
 	$(VENV)-$(PY)/bin/python -m pytest --durations 10
 
 $(READY): pyproject.toml constraints.txt

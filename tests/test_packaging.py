@@ -68,6 +68,18 @@ def test_environment_yml_installs_the_package_and_names_nothing_else():
     assert set(extras) <= set(EXTRAS) and {"lab", "dev"} <= set(extras)
 
 
+@pytest.mark.parametrize(
+    "name", ["Makefile", ".github/workflows/ci.yml", "docs/running.md", "environment.yml"]
+)
+def test_whoever_installs_for_tests_installs_what_they_import(name):
+    text = (ROOT / name).read_text()
+    installed = re.findall(r"-e '?\.\[([\w,]+)\]", text)
+    for extras in installed:
+        # ty reads all of ferlib; browsers are tested by make test-slow, after another command.
+        assert {"lab", "faces", "video", "onnx", "heic", "dev"} <= set(extras.split(","))
+    assert installed
+
+
 def test_every_file_of_the_package_is_packed():
     packed = PYPROJECT["tool"]["setuptools"]["package-data"]["ferlib"]
     packed = {path for pattern in packed for path in (ROOT / "ferlib").glob(pattern)}
