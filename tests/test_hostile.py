@@ -113,7 +113,8 @@ def test_bombs_end_soon_with_an_error_that_names_the_member(tmp_path, kind):
             "gzip": lambda: gzip.compress(head + lines * 8, 9),
             "xz": lambda: lzma.compress(head + lines, preset=0),
             "bzip2": lambda: bz2.compress(head + lines),
-            "zip in gzip": lambda: gzip.compress(zipped(**{"member.csv": head}) + lines, 9),
+            # Cut: who unpacks all of it before asking for the limit says that it is damaged.
+            "zip in gzip": lambda: gzip.compress(zipped(**{"member.csv": head}) + lines, 9)[:-9],
             "deep": lambda: deep(b"x", 9),
             "zeros": lambda: zipped(**{"member.csv": head + b"0" * 2**26}),
         }[kind]()
