@@ -177,15 +177,15 @@ class FERData:
             digest.update("\n".join(self.classes).encode())
         return digest.hexdigest()
 
-    def columns(self) -> dict[str, np.ndarray]:
-        """What there is of each picture: images, labels, split, names and, where known, votes."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Gives what there is of each picture, by name: images, labels, split, names, any votes."""
         names = ("images", "labels", "split", "names", "votes")
         held = {name: getattr(self, name) for name in names}
         return {name: np.asarray(x) for name, x in held.items() if x is not None}
 
     def select(self, rows: np.ndarray) -> "FERData":
         """Returns the pictures of a mask (bool [N]) or of indices (int, in the order wanted)."""
-        return replace(self, **{name: x[rows] for name, x in self.columns().items()})
+        return replace(self, **{name: x[rows] for name, x in self.arrays().items()})
 
     def of(self, split: str) -> "FERData":
         """Returns the pictures of one split; none where the source has no such split."""

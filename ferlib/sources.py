@@ -250,7 +250,7 @@ def _open_cache(folder: Path, stamp: str) -> FERData | None:
 def _save_cache(folder: Path, stamp: str, data: FERData) -> FERData:
     """Writes a cache in one step and opens it; warns where that cannot be done."""
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    columns = data.columns()
+    columns = data.arrays()
     images = np.concatenate([columns.pop("images"), data.unlabelled])
     meta: dict[str, Any] = {x: getattr(data, x) for x in ("origin", "title", "classes")}
     for name in ("faults", "left_out"):
