@@ -75,8 +75,10 @@ class Augmenter(keras.layers.Layer):
         a = self.augmentation
         count, height, width, _ = ops.shape(images)
         u = keras.random.uniform((count, 14), minval=-1.0, maxval=1.0, seed=self.seed_generator)
+        if a.sharp == 1:
+            images = self._shifted(images, u)
         x = ops.cast(images, "float32")
-        if a.flip or a.shift or a.rotation or a.zoom:
+        if a.sharp < 1 and (a.flip or a.shift or a.rotation or a.zoom):
             x = _moved(x, self._affine(u, height, width))
         if a.contrast:
             mean = ops.mean(x, axis=(1, 2, 3), keepdims=True)
@@ -108,6 +110,18 @@ class Augmenter(keras.layers.Layer):
         down = [sin, cos, cy - sin * dx - cos * dy]
         return ops.stack([*across, *down, zero, zero], axis=1)
 
+    def _shifted(self, images: Any, u: Any):
+        """Flips and shifts by whole pixels, as `_affine` would, without interpolation: quicker."""
+        _, height, width, _ = ops.shape(images)
+        right = ops.cast(ops.round(self.augmentation.shift * width * u[:, 2:3]), "int32")
+        down = ops.cast(ops.round(self.augmentation.shift * height * u[:, 3:4]), "int32")
+        columns = ops.clip(ops.arange(width, dtype="int32") - right, 0, width - 1)
+        if self.augmentation.flip:
+            columns = ops.where(u[:, 4:5] < 0, width - 1 - columns, columns)
+        rows = ops.clip(ops.arange(height, dtype="int32") - down, 0, height - 1)
+        turned = ops.transpose(_rows(images, rows), (0, 2, 1, 3))
+        return ops.transpose(_rows(turned, columns), (0, 2, 1, 3))
+
     def _erased(self, x: Any, u: Any, height: Any, width: Any):
         """Replaces a rectangle of some of the pictures by one grey."""
         rows = ops.reshape(ops.arange(height, dtype="float32"), (1, -1, 1, 1)) / height
@@ -126,6 +140,14 @@ class Augmenter(keras.layers.Layer):
 def _column(u: Any, number: int):
     """Gives one random number for each picture, [N, 1, 1, 1]."""
     return ops.reshape(u[:, number], (-1, 1, 1, 1))
+
+
+def _rows(images: Any, rows: Any):
+    """Takes rows of pictures, [N, H, W, C]: those that int32 [N, H] names."""
+    count, height, width, channels = ops.shape(images)
+    rows = rows + height * ops.arange(count, dtype="int32")[:, None]
+    taken = ops.take(ops.reshape(images, (-1, width * channels)), rows, axis=0)
+    return ops.reshape(taken, (-1, height, width, channels))
 
 
 def _moved(images: Any, maps: Any):
