@@ -49,8 +49,7 @@ def _opened(args: argparse.Namespace):
 
 def _changes(texts: list[str], example: str):
     """Takes `-p NAME=VALUE` apart."""
-    wrong = [text for text in texts if "=" not in text]
-    if wrong:
+    if wrong := [text for text in texts if "=" not in text]:
         raise ValueError(f"-p {wrong[0]}: write a change of a parameter as -p {example}.")
     return dict(text.split("=", 1) for text in texts)
 
@@ -114,14 +113,8 @@ def tune(args: argparse.Namespace) -> Any:
         return _tune_in_several(args)
     from ferlib import files, tuning
 
-    table = tuning.tune(
-        _faces(args),
-        args.out,
-        method=args.method,
-        seed=args.seed,
-        trials=args.trials,
-        epochs=args.epochs,
-    )
+    options = {name: getattr(args, name) for name in ("method", "trials", "epochs", "seed")}
+    table = tuning.tune(_faces(args), args.out, **options)
     print(table.to_string(index=False))
     return files.plain(table.to_dict("records"))
 

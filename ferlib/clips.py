@@ -430,9 +430,7 @@ def smoothed(frame: Frame, around: list[Frame]) -> Frame:
     found: dict[int, list] = {}
     for person in (person for other in around for person in other.persons):
         found.setdefault(person.number, []).append(person.probabilities)
-    persons = [
-        replace(person, probabilities=_middle(found[person.number])) for person in frame.persons
-    ]
+    persons = [replace(p, probabilities=_middle(found[p.number])) for p in frame.persons]
     return replace(frame, persons=persons)
 
 

@@ -129,11 +129,9 @@ class Report:
     def to_frame(self) -> pd.DataFrame:
         """Gives the metrics as a table: one row a set of pictures ("all", "unseen") and metric."""
         unseen = 0 if self.seen is None else int((~self.seen).sum())
+        sets = (("all", len(self.labels), self.metrics), ("unseen", unseen, self.unseen or {}))
         rows = []
-        for which, n, metrics in (
-            ("all", len(self.labels), self.metrics),
-            ("unseen", unseen, self.unseen or {}),
-        ):
+        for which, n, metrics in sets:
             about = {"model": self.model, "split": self.split, "pictures": which, "n": n}
             rows += [about | {"metric": key} | vars(metrics[key]) for key in metrics]
         return pd.DataFrame(rows)

@@ -398,10 +398,6 @@ def _rows(file: archives.File) -> list:
 # ---- faces -------------------------------------------------------------------------------
 
 
-def _looks_cut_out(size: tuple[int, int]) -> bool:
-    return min(size) >= 0.8 * max(size) and max(size) <= LARGEST_CROP
-
-
 def _look(file: str, source: Any, problem: str, detect: bool | str, given: dict | None) -> tuple:
     """Reads a picture: its name, source, a tuple (box, score, crop) a face, and what is wrong."""
     if problem:
@@ -419,7 +415,9 @@ def _look(file: str, source: Any, problem: str, detect: bool | str, given: dict 
             boxes = [(0, 0, *picture.size, math.nan)]
         else:
             boxes = detection.find(picture)
-            note = _CROP if detect == "auto" and _looks_cut_out(picture.size) else _NO_FACE
+            short, long = sorted(picture.size)
+            is_cut_out = 0.8 * long <= short and long <= LARGEST_CROP
+            note = _CROP if detect == "auto" and is_cut_out else _NO_FACE
         faces = [(*box, detection.crop(picture, *box[:4])) for box in boxes]
         return file, source, faces, "" if faces else note
     except ImportError:
@@ -574,8 +572,7 @@ def stream(
                 continue
             if note == _A_CLIP and given is None:
                 follower = clips.Follower(opened, detect=detect)
-                state = (states or {}).get(file)
-                watch = clips.Watch(picture, follower, every=every, state=state)
+                watch = clips.Watch(picture, follower, every=every, state=(states or {}).get(file))
                 yield from _frames(file, watch, opened.classes)
             else:
                 yield file, picture, rows, _NO_BOXES if note == _A_CLIP else note
