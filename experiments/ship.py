@@ -23,11 +23,11 @@ LIMITS = (
     "person feels, and FER2013 is no fair sample of people; do not judge anybody by it."
 )
 FER2013 = (
-    "FER2013's labels have it: one search word a picture, which FER+'s taggers confirm for about "
-    "two thirds"
+    "FER2013's labels have it: one search word a picture, which most of FER+'s taggers confirm "
+    "for 62 % of them"
 )
 FERPLUS = (
-    "the ten taggers of FER+ see it, who disagree with about a third of FER2013's labels: against "
+    "the ten taggers of FER+ see it, who confirm 62 % of FER2013's labels: against "
     "those its accuracy is low, and `ferplus` is what it is to be judged by"
 )
 
