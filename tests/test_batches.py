@@ -63,7 +63,7 @@ def test_whole_pixels_move_as_interpolation_moves_them(channels):
     shifted = keras.ops.convert_to_numpy(layer._shifted(given, numbers))
     maps = layer._affine(numbers, 48, 40)
     moved = keras.ops.convert_to_numpy(batches._moved(keras.ops.cast(given, "float32"), maps))
-    np.testing.assert_array_equal(shifted, moved.round())  # torch rounds on its way
+    np.testing.assert_array_equal(shifted, moved.round())
     assert (shifted != images).any(axis=(1, 2, 3)).all()
 
 
