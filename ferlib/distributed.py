@@ -32,7 +32,7 @@ BEAT = 5.0
 """Seconds between two beats of a machine that joined a search."""
 
 LOST = 120.0
-"""Seconds without a beat after which a machine counts as lost: longer than NFS keeps the locks of a
+"""Seconds without a beat after which a machine counts as lost, longer than NFS keeps the locks of a
 machine that it does not hear of."""
 
 PATIENCE = 600.0

@@ -11,7 +11,7 @@ import numpy as np
 from ferlib.labels import EMOTIONS, SIDE
 
 SPLITS = ("train", "val", "test")
-"""The splits, in order: Training, PublicTest and PrivateTest."""
+"""The splits in the order of Training, PublicTest and PrivateTest."""
 
 MOST_BAD = 0.05
 """A source in which a greater share of rows or pictures is bad is an error."""
@@ -159,7 +159,7 @@ class FERData:
 
     @property
     def held_out(self) -> str:
-        """The split that results are reported on: "test" where there is one, else "val"."""
+        """The split that results are reported on, "test" where there is one, else "val"."""
         return "test" if "test" in self.splits else "val"
 
     @property

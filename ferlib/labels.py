@@ -16,7 +16,7 @@ FERPLUS = (
     "neutral", "happiness", "surprise", "sadness", "anger",
     "disgust", "fear", "contempt", "unknown", "NF",
 )  # fmt: skip
-"""The columns of FER+'s votes, in the order of `fer2013new.csv` (NF: no face)."""
+"""The columns of FER+'s votes, in the order of `fer2013new.csv` (NF is no face)."""
 
 FERPLUS_TO_LABEL = {0: 6, 1: 3, 2: 5, 3: 4, 4: 0, 5: 1, 6: 2}
 """FER+ column -> FER2013 label; contempt, unknown and NF have none."""

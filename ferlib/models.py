@@ -192,7 +192,7 @@ BACKBONES = {
     "EfficientNetV2B0": ("none", "block6a_expand_conv"),
     "DenseNet121": ("torch", "conv5_block1_0_bn"),
 }
-"""Backbones from keras.applications: their preprocessing, and the first layer of the top block."""
+"""Backbone from keras.applications -> its preprocessing, and the top block's first layer."""
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREPROCESSING = {
@@ -204,7 +204,7 @@ PREPROCESSING = {
         [-mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)],
     ),
 }
-"""What keras.applications' `preprocess_input` does in each of its modes: scale and offset. A grey
+"""What keras.applications' `preprocess_input` does in each of its modes, scale and offset. A grey
 picture is the same in RGB and BGR. "none": 0 to 255, the backbone does the rest itself."""
 
 

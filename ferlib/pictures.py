@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
-"""What is opened: formats of photos, none that starts a program (as EPS does Ghostscript)."""
+"""What is opened, formats of photos, none that starts a program (as EPS does Ghostscript)."""
 
 
 def read_picture(file: Any) -> np.ndarray:

@@ -46,9 +46,9 @@ LARGEST_CROP = 300
 MOVING = ("frame", "seconds", "person")
 """What is known of a face in a clip only."""
 DIGITS = 4
-"""Decimals of scores and probabilities in a CSV: those behind them differ between processors."""
+"""Decimals of scores and probabilities in a CSV, as those behind differ between processors."""
 LARGEST, SECONDS, REDIRECTS = 50_000_000, 30, 5
-"""Limits of a picture from the web: bytes, seconds in all, and redirects."""
+"""Limits of a picture from the web, in bytes, seconds in all, and redirects."""
 
 _NO_FACE = "no face"
 _CROP = f"{_NO_FACE} found; if it is a face already cut out, use detect=False (--detect no)"

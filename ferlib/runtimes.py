@@ -92,7 +92,7 @@ class Classifier:
 
     @property
     def at_once(self) -> int:
-        """How many pictures are worth gathering for one call: more for a GPU than for a CPU."""
+        """How many pictures are worth gathering for one call, more for a GPU than for a CPU."""
         return 16 if self.device in ("", "cpu") else 256
 
     @property

@@ -38,7 +38,7 @@ SGD_FACTOR = 20
 """SGD needs about this many times the learning rate of Adam."""
 
 Space = Callable[[keras_tuner.HyperParameters, Recipe], Recipe]
-"""A search space: a function of keras-tuner's HyperParameters and of the recipe that trials vary,
+"""A search space is a function of keras-tuner's HyperParameters and of the recipe that trials vary,
 which gives the recipe of a trial."""
 
 

@@ -108,3 +108,23 @@ def test_types():
     command = [*check, "--python", sys.prefix, *map(str, paths)]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert told.returncode == 0, told.stdout + told.stderr
+
+
+def described(body):
+    """Yields the docstrings of constants and properties."""
+    for before, node in zip([None, *body], body, strict=False):
+        if isinstance(node, ast.ClassDef):
+            yield from described(node.body)
+        elif isinstance(node, ast.FunctionDef) and "property" in ast.dump(
+            ast.List(node.decorator_list)
+        ):
+            yield ast.get_docstring(node)
+        elif isinstance(before, ast.Assign | ast.AnnAssign) and isinstance(node, ast.Expr):
+            yield node.value.value
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_description_is_taken_for_a_type(path):
+    # Of "Limits: bytes and seconds." Sphinx makes a description and, before the colon, a type.
+    docstrings = described(ast.parse(path.read_text(encoding="utf-8")).body)
+    assert [text for text in docstrings if ":" in (text or "").partition("\n")[0]] == []
