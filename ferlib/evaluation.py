@@ -402,7 +402,8 @@ def _part(data: FERData, split: str):
     if not len(part):
         raise ValueError(
             f"{data.title} has no {split} split (it has: {', '.join(data.splits) or 'none'}); "
-            "name another, or make the splits with ferlib.cleaning.prepare."
+            "name one of these with split= (--split). Where there is train alone, "
+            "ferlib.cleaning.prepare makes the others."
         )
     return part
 

@@ -102,7 +102,7 @@ class Reader:
         if tree.cut and not self.partial:
             raise ValueError(
                 f"{self.path} is damaged: {tree.cut[0]}. Download it again, or take what is there "
-                "with partial=True."
+                "with partial=True (--partial)."
             )
         self._list_parts()
         homes = defaultdict(list)
@@ -365,11 +365,13 @@ def _name(row: Row, root: str, many: bool) -> str:
 
 
 def _refuse_bad(bad: list[Fault], total: int, where: str) -> None:
-    if not total or len(bad) > MOST_BAD * total:
+    if not total:
+        raise ValueError(f"{where} has no rows and no pictures. Download it again.")
+    if len(bad) > MOST_BAD * total:
         first = "".join(f"\n  {fault}" for fault in bad[:5])
         raise ValueError(
             f"{where}: {len(bad)} of {total} rows or pictures are bad; up to 5 % are left out, "
-            f"never more. Mend it, or download it again. The first:{first or ' none'}"
+            f"never more. Mend it, or download it again. The first:{first}"
         )
 
 
@@ -389,7 +391,7 @@ def _refuse_half(parts: list[_Part], items: list[Row | Fault], where: str) -> No
     if problem:
         raise ValueError(
             f"{where} has {problem}: a FER2013 has {_FER2013_ROWS}. It was cut off, perhaps in a "
-            "download. Get it again, or take what is there with partial=True."
+            "download. Get it again, or take what is there with partial=True (--partial)."
         )
 
 

@@ -132,8 +132,13 @@ class Recipe:
                 if isinstance(old, dict) and isinstance(value, dict):
                     value = old | value
                 recipe = recipe.replace(**{name: value})
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{name}={text} does not fit a recipe: no JSON, such as {json.dumps(old)}."
+                ) from error
             except (TypeError, ValueError) as error:
-                raise ValueError(f"{name}={text} does not fit a recipe: {error}.") from error
+                why = str(error).rstrip(".")
+                raise ValueError(f"{name}={text} does not fit a recipe: {why}.") from error
         return recipe
 
     def to_json(self, path: str | Path) -> None:
@@ -210,6 +215,7 @@ def find(name_or_path: str | Path) -> Recipe:
         return RECIPES[str(name_or_path)]
     if not Path(name_or_path).is_file():
         raise FileNotFoundError(
-            f"No recipe {str(name_or_path)!r}: give a JSON file or one of {', '.join(RECIPES)}."
+            f"There is no recipe and no file {str(name_or_path)!r}: give a JSON file or one of "
+            f"{', '.join(RECIPES)}."
         )
     return Recipe.from_json(name_or_path)

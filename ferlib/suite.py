@@ -595,7 +595,9 @@ def _execute(path, folder, parameters, timeout):
             extra_arguments=["--log-level=CRITICAL"],
         )
     except Exception as error:
-        if isinstance(error, OSError) and not isinstance(error, TimeoutError):  # that of a cell
+        if timeout and isinstance(error, TimeoutError):
+            error = TimeoutError(f"it was not done within {timeout:g} s (--timeout)")
+        elif isinstance(error, OSError) and not isinstance(error, TimeoutError):
             with files.naming(folder / path.name):
                 raise
         return _explain(error, folder / path.name)
@@ -695,7 +697,8 @@ def compare(first: Path | str, second: Path | str) -> pd.DataFrame:
     for run in (first, second):
         manifest = read_manifest(run)
         items = {key: manifest[key] for key in ("profile", "seed", "data", "revision", "versions")}
-        items |= {stage: entry["parameters"] for stage, entry in manifest["stages"].items()}
+        for stage, entry in manifest["stages"].items():
+            items[stage] = {"status": entry["status"]} | entry["parameters"]
         for row in results(run).drop(columns="data").to_dict("records"):
             items[f"{row.pop('stage')} {row.pop('model')}"] = row
         columns.append(pd.json_normalize(items, sep=" ").iloc[0].astype(object))

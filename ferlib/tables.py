@@ -491,7 +491,8 @@ def rows_of(table: Table, *, partial: bool = False) -> Iterator[Row | Fault]:
                 if isinstance(item, Fault) and not partial:
                     raise ValueError(
                         f"{item}. The file ends in this row: it was cut off, perhaps in a "
-                        "download. Get it again, or take what is there with partial=True."
+                        "download. Get it again, or take what is there with partial=True "
+                        "(--partial)."
                     )
                 return
             if cells == header:  # once more, where files were put one after the other

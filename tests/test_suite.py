@@ -180,7 +180,7 @@ def test_a_dead_kernel_a_timeout_and_a_missing_file_are_failures(project):
     assert "DeadKernelError" in executed
     write(project, "02_second", "import time\ntime.sleep(600)")
     problem = run(project, only=("02",), timeout=4)["stages"]["02_second"]["problem"]
-    assert "timed out" in problem
+    assert "it was not done within 4 s (--timeout)" in problem
     write(project, "02_second", makes=["model.keras"])
     problem = run(project, only=("02",))["stages"]["02_second"]["problem"]
     assert "without making model.keras" in problem
