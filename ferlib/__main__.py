@@ -185,7 +185,8 @@ def predict(args: argparse.Namespace) -> Any:
         found = prediction.predict(source, boxes=args.boxes, **options)
         table = found.to_frame()
         table["file"] = table["file"].map(archives.readable)
-        print(table.to_string(index=False))
+        if len(table):
+            print(table.to_string(index=False))
         answer = files.plain(table.to_dict("records"))
     print(found, file=sys.stderr)
     named = {name for path in args.picture for name in (path, str(Path(path)))}
@@ -207,10 +208,10 @@ def _camera(args: argparse.Namespace, model: Any):
 
 def export(args: argparse.Namespace) -> dict:
     """Write a model for onnxruntime or LiteRT, and measure what it loses on val."""
-    from ferlib import exports, runtimes
+    from ferlib import exports, runtimes, sources
 
     options = {"to": args.to, "int8": args.int8}
-    if args.int8 or args.data or os.environ.get("FERLIB_DATA"):
+    if args.int8 or args.data or sources.at_hand():
         options["data"] = _faces(args)
         options["calibration"] = options["data"].of("train").sample(500).images
     path = exports.export(args.model, args.out, **options)
@@ -380,7 +381,7 @@ def _add_answers(command: Callable):
 
     add = command(export)
     add("model", metavar="MODEL", help="a .keras or .h5 file, or the name of a shipped model")
-    add("--to", default="onnx", choices=["onnx", "litert"])
+    add("--to", choices=["onnx", "litert"], help="what --out ends in says it too (default: onnx)")
     add("--int8", action="store_true", help="in 8-bit integers, calibrated on train")
     add("--out", metavar="FILE", help="where to write; beside the model without it")
     _add_data(add)
@@ -388,6 +389,13 @@ def _add_answers(command: Callable):
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"ferlib: {message}", file=sys.stderr)
+
+
+def _plainly(error: Exception) -> str:
+    """Gives an error's text; of one of the system the file first, and no number."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -408,16 +416,21 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
             answer = args.function(args)
+        if args.json:
+            print(json.dumps(answer, indent=1))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `ferlib ... | head` has read enough
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # takes what Python writes out as it ends
+        return 141  # as shells say of a program that a closed pipe ended
     except KeyboardInterrupt:
         print("ferlib: stopped; the same command continues from here.", file=sys.stderr)
         return 130
     except (ValueError, ArithmeticError, OSError, RuntimeError, ImportError) as error:
-        print(f"ferlib: {error}", file=sys.stderr, flush=True)
+        print(f"ferlib: {_plainly(error)}", file=sys.stderr, flush=True)
         if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
             os._exit(1)  # at the usual end JAX waits for the other processes, also for a dead one
         return 1
-    if args.json:
-        print(json.dumps(answer, indent=1))
     return args.status
 
 

@@ -32,7 +32,7 @@ def export(
     model: str | Path,
     out: str | Path | None = None,
     *,
-    to: str = "onnx",
+    to: str | None = None,
     int8: bool = False,
     calibration: np.ndarray | None = None,
     data: FERData | None = None,
@@ -52,7 +52,7 @@ def export(
         out: Where to write. Default: beside the model's file, with the suffix `.onnx`, where
             `predict` finds it and uses it, `-int8.onnx`, `.tflite` or `-int8.tflite`, which
             `predict` takes by their names.
-        to: The format, a key of `SUFFIXES`.
+        to: The format, a key of `SUFFIXES`. None takes what the suffix of `out` says, else ONNX.
         int8: Whether to quantise.
         calibration: uint8 [N, 48, 48], a few hundred pictures of the train split.
         data: What the loss is measured on; its val split is used. None measures nothing.
@@ -62,11 +62,15 @@ def export(
 
     Raises:
         ImportError: If what writes the format is not installed.
-        ValueError: If the format is unknown, calibration pictures are missing, or `data` has no
-            val split.
+        ValueError: If the format is unknown or not what the suffix of `out` says, calibration
+            pictures are missing, or `data` has no val split.
     """
+    suffix = Path(out).suffix.lower() if out else ""
+    to = to or next((name for name, its in SUFFIXES.items() if its == suffix), "onnx")
     if to not in SUFFIXES:
         raise ValueError(f"There is no format {to!r}; known are {', '.join(SUFFIXES)}.")
+    if out and suffix != SUFFIXES[to]:
+        raise ValueError(f"{out}: a file of {to} ends in {SUFFIXES[to]}.")
     if int8 and (calibration is None or not len(calibration)):
         raise ValueError("An 8-bit model needs calibration pictures: give some of the train split.")
     if to == "onnx":

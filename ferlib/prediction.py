@@ -12,7 +12,6 @@ import csv
 import hashlib
 import ipaddress
 import math
-import mimetypes
 import queue
 import socket
 import threading
@@ -45,6 +44,8 @@ LARGEST_CROP = 300
 """A nearly square picture up to this side (pixels) without a face found may yet be a crop."""
 MOVING = ("frame", "seconds", "person")
 """What is known of a face in a clip only."""
+MOST_NAMED = 10
+"""How many pictures without a face a report names."""
 DIGITS = 4
 """Decimals of scores and probabilities in a CSV, as those behind differ between processors."""
 LARGEST, SECONDS, REDIRECTS = 50_000_000, 30, 5
@@ -95,6 +96,7 @@ class Tally:
         without_face: Number of readable pictures in which there was none.
         crops: How many of these look as if they were faces already cut out.
         clips: Number of clips, which are no pictures here.
+        faceless: The first ten of those without a face -> what was missing there.
         unreadable: File -> why it could not be read, or where a clip breaks off.
         others: File that is no picture -> what it is.
     """
@@ -104,6 +106,7 @@ class Tally:
     without_face: int = 0
     crops: int = 0
     clips: int = 0
+    faceless: dict[str, str] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
 
@@ -122,6 +125,8 @@ class Tally:
         self.crops += note == _CROP
         if note.startswith(_NO_FACE):
             self.without_face += 1
+            if len(self.faceless) < MOST_NAMED:
+                self.faceless[file] = note.partition(";")[0]
         elif note:
             self.unreadable[file] = note
 
@@ -137,7 +142,9 @@ class Tally:
         lines = [f"{head}a face, {len(self.unreadable):,} unreadable"]
         if self.clips:
             lines[0] = f"{self.clips:,} clips, {lines[0]}"
-        lines += [f"  {file}: {why}" for file, why in self.unreadable.items()]
+        lines += [f"  {file}: {why}" for file, why in (self.unreadable | self.faceless).items()]
+        if more := self.without_face - len(self.faceless):
+            lines.append(f"  and {more:,} more without a face")
         if self.crops:
             lines.append(f"{self.crops:,} without a face: {_CROP}")
         if self.others:
@@ -293,7 +300,8 @@ def _items(source: Any, name: str = "picture", alone: bool = True) -> Iterator[t
         elif path.exists() or path.is_symlink():
             yield from _file(path, alone)
         elif alone:
-            raise FileNotFoundError(f"There is no picture or folder {str(source)!r}.")
+            hint = " Of addresses http and https are read." if "://" in str(source) else ""
+            raise FileNotFoundError(f"There is no picture or folder {str(source)!r}.{hint}")
         else:
             yield str(path), None, _MISSING
     elif isinstance(source, (list, tuple)) or getattr(source, "shape", ())[2:] not in _CHANNELS:
@@ -784,19 +792,20 @@ def predict_to_csv(
         What now stands in the CSV, and what has no row there, as a report.
 
     Raises:
-        ValueError: If `out` is another kind of file, or was written with another model or other
-            options.
+        ValueError: If `out` does not end in .csv, or was written with another model or other
+            options, or if there is not a single file.
         ImportError, FileNotFoundError: As `predict`.
     """
     out = Path(out)
-    if (mimetypes.guess_type(out)[0] or "").startswith(("image/", "video/")):
+    if out.suffix.lower() != ".csv":
         raise ValueError(f"{out}: what is found is written as .csv, and a clip as .mp4.")
     opened = open_classifier(model)  # no CSV is touched where there is no such model
     if boxes is not None:
         _read_boxes(boxes)
     name = _title(model, opened) + _asked(detect, boxes, every)
     header = (*columns(opened.classes, moving=True), "model", "note")
-    list(islice(_items(source), 1))  # nor where there is no such file
+    if not list(islice(_items(source), 1)):
+        raise ValueError(f"There is nothing in {source!r:.200}.")
     options: dict[str, Any] = {"detect": detect, "boxes": boxes, "every": every}
     with files.naming(out), files.alone(out, wait=1):
         tally, done, states = _resume(out, name, header)

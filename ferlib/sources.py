@@ -92,6 +92,8 @@ def load(
         return drawn.draw(int(n)) if n else drawn.draw()
     path = Path(name).expanduser()
     there = path.exists()
+    if name.startswith("drawn:") and not there:
+        raise ValueError(f"{name!r}: after drawn: comes how many faces, as in drawn:2000.")
     data = _cached((path if there else download(name)).absolute(), **options)
     if not there:
         data = replace(data, title=name, origin=f"{name} on Kaggle ({data.origin})")
@@ -154,13 +156,17 @@ def describe(data: FERData) -> "pandas.DataFrame":
 # ---- where the data is -------------------------------------------------------------------
 
 
+def at_hand() -> str | Path | None:
+    """Gives `$FERLIB_DATA`, or data/raw/ where something lies in it, or None."""
+    raw = project_folder() / "data" / "raw"
+    has_raw = os.path.lexists(raw) and not reading.is_empty(archives.walk(raw))
+    return os.environ.get("FERLIB_DATA") or (raw if has_raw else None)
+
+
 def _find(options: dict) -> FERData:
     """Loads the first source there is, where nobody named one."""
-    if named := os.environ.get("FERLIB_DATA"):
-        return load(named, **options)
-    raw = project_folder() / "data" / "raw"
-    if os.path.lexists(raw) and not reading.is_empty(archives.walk(raw)):
-        return load(raw, **options)
+    if there := at_hand():
+        return load(there, **options)
     reason = None
     places = [path for mount in MOUNTS for path in sorted(glob.glob(mount))]  # noqa: PTH207
     for place in (*places, HANDLE):
@@ -169,8 +175,9 @@ def _find(options: dict) -> FERData:
         except (FileNotFoundError, reading.Unreadable) as error:
             reason = error
     warnings.warn(
-        f"NO DATA: nothing in $FERLIB_DATA, {raw} or a mount. {reason} The DRAWN FACES are used "
-        "instead: they show that everything works, not how well it works on people.",
+        f"NO DATA: nothing in $FERLIB_DATA, {project_folder() / 'data' / 'raw'} or a mount. "
+        f"{reason} The DRAWN FACES are used instead: they show that everything works, not how "
+        "well it works on people.",
         stacklevel=3,
     )
     return load("drawn")

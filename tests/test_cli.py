@@ -13,7 +13,7 @@ from PIL import Image
 from test_suite import write
 
 import ferlib
-from ferlib import cleaning, runtimes, zoo
+from ferlib import cleaning, drawn, runtimes, zoo
 from ferlib.__main__ import main, parser
 
 WILD = ["-p", "learning_rate=1e30", "-p", "teachers=[]", "-p", "warmup_epochs=0", "-p", "ema=0"]
@@ -55,7 +55,21 @@ def test_data(capsys):
         (["run", "--data", "drawn:70", "-p", "03.epochs"], "-p 03.epochs=5"),
         (["train", "compact", "--out", "x", "-p", "epochs"], "-p epochs=20"),
         (["train", "compact", "--out", "x", "-p", "epoch=2"], "No recipe has epoch;"),
-        (["train", "compact", "--out", "x", "-p", "epochs=many"], "epochs=many does not fit"),
+        (
+            ["train", "compact", "--out", "x", "-p", "epochs=many"],
+            "epochs=many does not fit a recipe: no JSON, such as 110.\n",
+        ),
+        (["train", "compact", "--out", "x", "-p", "learning_rate=-1"], "above 0.\n"),
+        (["train", "mine.json", "--out", "x"], "no file 'mine.json'"),
+        (["data", "drawn:many"], "as in drawn:2000"),
+        (["data", "header.csv"], "has no rows and no pictures"),
+        (["evaluate", "tiny", "--data", "train.csv", "--split", "test"], "one of these"),
+        (["predict", "face.png", "--boxes", "gone.csv"], "gone.csv: No such file"),
+        (["predict", "face.png", "--out", "faces.xlsx"], "faces.xlsx: what is found is written as"),
+        (["predict", "empty", "--out", "faces.csv"], "nothing in 'empty'"),
+        (["predict", "ftp://example.org/face.png"], "http and https"),
+        (["export", "tiny", "--out", "tiny.bin"], "a file of onnx ends in .onnx"),
+        (["export", "tiny", "--out", "tiny.tflite", "--to", "onnx"], "onnx ends in .onnx"),
         (["train", "compact", "--out", "x", "-p", "epochs=2.5"], "a whole number, 1 or more"),
         (["train", "compact", "--out", "x", "-p", "batch_size=16.0"], "a whole number, 1 or more"),
         (
@@ -70,7 +84,14 @@ def test_data(capsys):
 )
 def test_an_error_is_one_line_and_a_status(arguments, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "header.csv").write_text("emotion,pixels,Usage\n")
+    rows = [f"{i % 7},{' '.join([str(i)] * 2303)} 0,Training" for i in range(70)]
+    rows += [f"{i % 7},{' '.join([str(i)] * 2303)} 9,PublicTest" for i in range(70)]
+    (tmp_path / "train.csv").write_text("\n".join(["emotion,pixels,Usage", *rows]))
+    Image.fromarray(np.full((48, 48), 90, np.uint8)).save(tmp_path / "face.png")
     assert main(arguments) == 1
+    assert not list(tmp_path.glob("faces.*"))
     told = capsys.readouterr()
     assert told.out == "" or told.out.startswith("training epoch 1/64")
     assert told.err.startswith("ferlib: ") and said in told.err and told.err.count("\n") == 1
@@ -90,6 +111,7 @@ def test_run_and_compare(tmp_path, monkeypatch, capsys):
     assert made["status"] == "done"
     table = answer(capsys, "compare", "smoke", "runs/b")
     assert table["01_x cnn accuracy"] == {"smoke": 0.3, "runs/b": 0.4, "differs": True}
+    assert table["01_x status"] == {"smoke": "done", "runs/b": "done", "differs": False}
 
     write(tmp_path, "02_y", "raise ValueError('never')")
     assert main(["run", "--profile", "smoke", "--data", "drawn:70"]) == 1
@@ -171,10 +193,16 @@ def test_train_evaluate_predict_export(tmp_path, capsys, monkeypatch):
     pytest.importorskip("tf2onnx")
     pytest.importorskip("onnxruntime")
     monkeypatch.delenv("FERLIB_DATA", raising=False)
-    made = answer(capsys, "export", model, "--to", "onnx")
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "ferlib").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = answer(capsys, "export", model)
     assert made["file"] == str(out / "model.onnx") and "val" not in made
-    made = answer(capsys, "export", model, "--to", "litert", "--data", "drawn:140")
-    assert made["file"] == str(out / "model.tflite") and made["val"]["lost"] == 0
+    named = out / "named.tflite"
+    made = answer(capsys, "export", model, "--data", "drawn:140", "--out", named)
+    assert made["file"] == str(named) and made["val"]["lost"] == 0
+    named.replace(out / "model.tflite")
+    made["file"] = str(out / "model.tflite")
     for export in ("model.onnx", "model.tflite"):
         shares = runtimes.open_model(out / export).shares
         assert shares == runtimes.open_model(model).shares and len(shares) == 7
@@ -183,6 +211,50 @@ def test_train_evaluate_predict_export(tmp_path, capsys, monkeypatch):
     onnx = str(out / "model.onnx")
     assert main(["evaluate", onnx, "--data", "drawn:140", "--device", "cpu"]) == 0
     assert main(["predict", str(picture), "--model", str(model), "--device", "cpu"]) == 1
+
+
+def test_an_export_is_measured_on_what_lies_in_data_raw(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tf2onnx")
+    monkeypatch.delenv("FERLIB_DATA", raising=False)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "ferlib").mkdir()
+    monkeypatch.chdir(tmp_path)
+    pictures = drawn.draw(140).of("val")
+    (tmp_path / "data" / "raw").mkdir(parents=True)
+    rows = zip(pictures.labels, pictures.images, strict=True)
+    lines = [f"{label},{' '.join(map(str, image.ravel()))},PublicTest" for label, image in rows]
+    table = "\n".join(["emotion,pixels,Usage", *lines])
+    (tmp_path / "data" / "raw" / "faces.csv").write_text(table)
+    made = answer(capsys, "export", "tiny", "--out", "tiny.onnx")
+    assert made["val"]["pictures"] == len(pictures)
+
+
+def test_pictures_without_a_face_are_named(tmp_path, capsys, monkeypatch):
+    for number in range(12):
+        Image.fromarray(np.full((48, 48), 90 + number, np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "boxes.csv").write_text("file,left,top,width,height\n3.png,0,0,48,48\n")
+    monkeypatch.chdir(tmp_path)
+    given = ["predict", ".", "--boxes", "boxes.csv", "--model", "tiny"]
+    assert main(given) == 0
+    told = capsys.readouterr()
+    assert "  11.png: no face: no box is given for this picture\n" in told.err
+    assert "  and 1 more without a face\n" in told.err and "3.png:" not in told.err
+    (tmp_path / "boxes.csv").write_text("file,left,top,width,height\n3.png,,,,\n")
+    assert main(["predict", "3.png", "--boxes", "boxes.csv", "--model", "tiny"]) == 0
+    assert capsys.readouterr().out == ""  # no table without rows
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_reader_who_has_enough_is_no_error(more):
+    command = [sys.executable, "-m", "ferlib", "data", "drawn:70", *more]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as program:
+        program.stdout.close()
+        told = program.stderr.read().decode()
+        assert "pipe" not in told.lower() and "Traceback" not in told
+        assert program.wait() == 141
 
 
 def test_the_module_is_the_program():
