@@ -4,7 +4,7 @@
 in colour; MODEL has learned drawn faces, as `runs/book/03_cnn_training/compact/model.keras` has.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +79,13 @@ def scene(seed: int = 21) -> Image.Image:
 
 
 if __name__ == "__main__":
-    picture = scene(int(sys.argv[2]) if len(sys.argv) > 2 else 21)
-    if sys.argv[1] != "-":
-        found = prediction.predict(picture, model=sys.argv[1], detect=True)
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("model", metavar="MODEL", help="- draws the people without naming them")
+    arguments.add_argument("seed", metavar="SEED", nargs="?", type=int, default=21)
+    args = arguments.parse_args()
+    picture = scene(args.seed)
+    if args.model != "-":
+        found = prediction.predict(picture, model=args.model, detect=True)
         print(found.to_frame().round(3).to_string())
         picture = found.draw()
     OUT.parent.mkdir(exist_ok=True)
