@@ -166,8 +166,8 @@ def sniff(file: File) -> Table | None:
 
 def what_is(file: File) -> str:
     """Describes a text that is no table of pictures."""
-    first = file.head.decode("utf-8", "replace").strip().splitlines()[0]
-    return f"a text that begins with {first[:100]!r}, without the columns emotion and pixels"
+    lines = file.head.decode("utf-8", "replace").strip().splitlines() or [""]
+    return f"a text that begins with {lines[0][:100]!r}, without the columns emotion and pixels"
 
 
 def count_rows(table: Table) -> int:
@@ -252,8 +252,9 @@ def _csv_table(file: File) -> Table | None:
     first = next(lines, b"")
     lines.close()
     quoted = b'"' in first or b'"' in file.head
+    csv.field_size_limit(LONGEST)
+    text = first.decode("utf-8", "replace").replace("\r", "").removesuffix("\n")
     for separator in (",", ";", "\t", "|", " "):
-        text = first.decode("utf-8", "replace").strip("\r\n")
         cells = next(csv.reader([text], delimiter=separator, skipinitialspace=True), [])
         header = [cell.strip() for cell in cells]
         roles = _roles(header)
@@ -292,10 +293,12 @@ def _by_content(cells: list[str]) -> tuple[list[str], dict[str, list[int]]]:
 def _csv_records(file: File, separator: str, quoted: bool) -> Iterator[list[bytes] | None]:
     """Yields the cells of each row; None after the last where the file ends without a line end."""
     if quoted or separator == " ":
-        csv.field_size_limit(LONGEST)
         text = (line.decode("utf-8", "replace") for line in lines_of(file))
-        for cells in csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True):
-            yield [cell.strip().encode() for cell in cells] or None
+        try:
+            for cells in csv.reader(text, delimiter=separator, skipinitialspace=True, strict=True):
+                yield [cell.strip().encode() for cell in cells] or None
+        except csv.Error as error:
+            raise ValueError(f"{file.name}: {error}, a quote is missing.") from error
     else:
         between = separator.encode()
         for line in lines_of(file):
@@ -309,11 +312,11 @@ def _json_table(file: File) -> Table | None:
     """Reads a list of objects, an object on each line, one of name: label, or pandas's columns."""
     if file.head.removeprefix(codecs.BOM_UTF8).lstrip()[:1] not in (b"{", b"["):
         return None
+    with file.open() as stream:
+        content = stream.read()
     try:
-        with file.open() as stream:
-            text = stream.read().decode("utf-8-sig")
-        found = _json_objects(text)
-    except (ValueError, RecursionError):
+        found = _json_objects(content.decode("utf-8-sig"))
+    except Exception:  # other JSON makes pandas raise almost anything
         return None
     header = list(dict.fromkeys(key for item in found for key in item))
     return _of_columns(file, header, [[item.get(key) for item in found] for key in header])
@@ -334,7 +337,7 @@ def _json_objects(text: str) -> list[dict[str, Any]]:
         frame = pd.DataFrame(**{x: found[x] for x in names} if is_split else {"data": found})
         if not frame.columns.is_unique:
             raise ValueError("a column twice")
-        found = frame.rename(columns=str).to_dict("records")
+        found = frame.set_axis([*map(str, frame.columns)], axis="columns").to_dict("records")
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ValueError("no list of objects")
     return found
@@ -483,27 +486,24 @@ def rows_of(table: Table, *, partial: bool = False) -> Iterator[Row | Fault]:
     """
     split_by_name = split_of_file(table.file)
     item: Row | Fault | None = None
-    try:
-        records = table.records()
-        header = next(records, None) if table.has_header else None
-        for number, cells in enumerate(records, 1):
-            if cells is None:
-                if isinstance(item, Fault) and not partial:
-                    raise ValueError(
-                        f"{item}. The file ends in this row: it was cut off, perhaps in a "
-                        "download. Get it again, or take what is there with partial=True "
-                        "(--partial)."
-                    )
-                return
-            if cells == header:  # once more, where files were put one after the other
-                continue
-            try:
-                item = _row(table, cells, number, split_by_name)
-            except Exception as error:  # Pillow raises almost anything on a damaged picture
-                item = Fault(table.file.name, number, str(error))
-            yield item
-    except csv.Error as error:
-        raise ValueError(f"{table.file.name}: {error}, a quote is missing.") from error
+    records = table.records()
+    header = next(records, None) if table.has_header else None
+    for number, cells in enumerate(records, 1):
+        if cells is None:
+            if isinstance(item, Fault) and not partial:
+                raise ValueError(
+                    f"{item}. The file ends in this row: it was cut off, perhaps in a "
+                    "download. Get it again, or take what is there with partial=True "
+                    "(--partial)."
+                )
+            return
+        if cells == header:  # once more, where files were put one after the other
+            continue
+        try:
+            item = _row(table, cells, number, split_by_name)
+        except Exception as error:  # Pillow raises almost anything on a damaged picture
+            item = Fault(table.file.name, number, str(error))
+        yield item
 
 
 def _row(table: Table, cells: Any, number: int, split: str) -> Row:

@@ -507,10 +507,27 @@ def test_names_of_yolo_that_are_none_are_not_taken(tmp_path, names):
 
 @pytest.mark.parametrize("text", ['{"data": [[1]], "columns": [1]}', '{"a": {"b": 1}, "c": 2}',
                                   '{"data": [[1, 2]], "columns": ["emotion", "emotion"]}',
+                                  '{"data": [[1]], "columns": [{"title": "emotion"}]}',
+                                  '{"data": [[1, 2]], "columns": [["a", "b"]]}',
                                   '{"data": 5, "columns": 3}'])  # fmt: skip
 def test_json_that_holds_no_pictures_is_named(tmp_path, text):
     put(tmp_path / "x.json", text)
     with pytest.raises(ValueError, match=r"There is: x\.json"):
+        sources.load(tmp_path, cache=False)
+
+
+@pytest.mark.parametrize("content", [b"x" * 2**18 + b"\n", b"\x0c\n", b"one\rtwo\nthree\n"])
+def test_a_text_that_is_no_table_is_left_out(tmp_path, content):
+    folders_spelled_otherwise(tmp_path)
+    put(tmp_path / "notes.txt", content)
+    left = sources.load(tmp_path, cache=False).left_out
+    assert [each.file for each in left] == ["notes.txt"]
+
+
+def test_a_quote_that_is_missing_in_the_smaller_of_two_tables_is_named(tmp_path):
+    put(tmp_path / "fer.csv", "emotion,pixels\n" + "".join(f"3,{pixels(i)}\n" for i in range(9)))
+    put(tmp_path / "quoted.csv", f'emotion,pixels\n3,"{pixels(0)}"\n3,"{pixels(1)}\n')
+    with pytest.raises(ValueError, match=r"quoted.csv: .*a quote is missing"):
         sources.load(tmp_path, cache=False)
 
 
