@@ -206,12 +206,12 @@ def _told(file: File, ending: str) -> list[tuple[str, tuple[float, ...] | None]]
         text = file.head.decode().strip()
         if ending == "_emotion.txt":
             return [(str(int(float(text))), None)]
-    except ValueError:
+        if ending == ".cls":
+            return [(text, None)]
+        lines = [_YOLO.fullmatch(line.strip()) for line in text.splitlines()]
+        return [_yolo(line) for line in lines if line] if all(lines) else []
+    except Exception:  # NumPy raises almost anything on a damaged header
         return []
-    if ending == ".cls":
-        return [(text, None)]
-    lines = [_YOLO.fullmatch(line.strip()) for line in text.splitlines()]
-    return [_yolo(line) for line in lines if line] if all(lines) else []
 
 
 def _yolo(line: re.Match) -> tuple[str, tuple[float, ...]]:
@@ -238,7 +238,7 @@ def _names_in_yaml(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)["names"]
-    except (yaml.YAMLError, KeyError, TypeError):
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):  # a ValueError of a wrong date
         return None
 
 

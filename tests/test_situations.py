@@ -497,12 +497,31 @@ def test_names_in_the_columns_of_fer2013_are_all_classes_there_are(tmp_path, nam
     assert sources.load(tmp_path, cache=False).classes == names
 
 
-@pytest.mark.parametrize("names", ["7", "abc", "[[1], {a: b}]", "null", "[]", "[a, {"])
+@pytest.mark.parametrize(
+    "names", ["7", "abc", "[[1], {a: b}]", "null", "[]", "[a, {", "2024-13-45"]
+)
 def test_names_of_yolo_that_are_none_are_not_taken(tmp_path, names):
     put(tmp_path / "data.yaml", f"names: {names}\n")
     yolo_labels(tmp_path)
     with pytest.raises(ValueError, match="Say what they mean"):
         sources.load(tmp_path, cache=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "content"),
+    [
+        (affectnet_annotations, "train_set/annotations/3_exp.npy", b"\x93NUMPY\1\0\x05\0{'a':"),
+        (ck_as_published, "Emotion/S005/001/S005_001_00000011_emotion.txt", "1e999\n"),
+        (yolo_labels, "train/labels/3.txt", "3 . . 1 1\n"),
+    ],
+)
+def test_a_damaged_label_beside_a_picture_is_none(tmp_path, make, name, content):
+    make(tmp_path)
+    assert (tmp_path / name).exists()
+    put(tmp_path / name, content)
+    labels = {str(k): emotion for k, emotion in enumerate(EMOTIONS)}
+    options = {"labels": labels} if make is yolo_labels else {}
+    assert len(sources.load(tmp_path, cache=False, **options)) == N - 1
 
 
 @pytest.mark.parametrize("text", ['{"data": [[1]], "columns": [1]}', '{"a": {"b": 1}, "c": 2}',
