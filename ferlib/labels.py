@@ -127,8 +127,9 @@ def mapping(option: str | Path | Mapping | None) -> dict[str, str | None]:
                 f"labels: {option!r} is no numbering ({', '.join(NUMBERINGS)}) and no JSON file "
                 f'such as {{"angry": "negative", "neutral": null}} ({error}).'
             ) from error
-    names = [option] if not isinstance(option, Mapping) else [*option.values()]
-    if not names or any(not (name is None or (isinstance(name, str) and name)) for name in names):
+    names = [*option.values()] if isinstance(option, Mapping) else []
+    fit = [name is None or (isinstance(name, str) and name.strip()) for name in names]
+    if not fit or not all(fit):
         raise ValueError('labels: wanted is old name to class, as {"0": "bored", "1": null}.')
     return {canonical(str(old)): new and new.strip() for old, new in option.items()}
 

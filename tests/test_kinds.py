@@ -459,6 +459,13 @@ def test_merging_and_leaving_out(tmp_path):
         load(path, labels="rafbd")
 
 
+@pytest.mark.parametrize("text", ['"bored"', "null", "[]", "{}", '{"angry": " "}', '{"angry": 1}'])
+def test_a_file_of_labels_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "labels.json").write_text(text)
+    with pytest.raises(ValueError, match="wanted is old name to class"):
+        labels.mapping(tmp_path / "labels.json")
+
+
 def test_rafdb_as_published(tmp_path):
     table = []
     for i in range(N):
