@@ -239,8 +239,8 @@ class Reader:
         """Reads the parts that were chosen, and the pictures without labels of others."""
         chosen.sort(key=lambda part: (SPLITS.index(split_in(part.name) or "train"), part.name))
         first, many = chosen[0], len(chosen) > 1
-        inside = "" if many else first.name
-        where = str((self.path.parent if self.path.is_file() else self.path) / inside)
+        above = self.path.parent if self.path.is_file() else self.path
+        where = str(self.path if many else above / first.name)
         items: list[Row | Fault] = []
         for at, part in enumerate(chosen):
             found = _rows_of(part)

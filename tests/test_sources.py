@@ -206,6 +206,14 @@ def test_archives(tmp_path, suffix, shape):
     check(load(tmp_path))
 
 
+def test_parts_of_an_archive_come_from_the_archive(tmp_path):
+    for split in ("train", "test"):
+        write(tmp_path / "inside" / f"{split}.csv")
+    path = pack(tmp_path / "inside", tmp_path / "fer.zip")
+    assert load(path).origin == str(path)
+    assert load(tmp_path / "inside").origin == str(tmp_path / "inside")
+
+
 def test_archive_in_an_archive(tmp_path):
     write(tmp_path / "inside" / "fer2013.csv")
     (tmp_path / "outer").mkdir()
