@@ -704,16 +704,21 @@ def video(
         ValueError: If it is no clip, or nothing of it can be read.
         ImportError: If faces are to be searched for without the extra `faces`.
     """
+    watch = _watch(source, model, detect, every=every, window=window)
+    yield from watch
+    if watch.note:
+        warnings.warn(f"{source}: {watch.note}", stacklevel=2)
+
+
+def _watch(source: Any, model: Any, detect: Any, **options: Any) -> clips.Watch:
+    """Opens a clip, whose frames come with their pictures."""
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"There is no clip {str(source)!r}.")
     if not clips.is_clip(path):
         raise ValueError(f"{source} is no clip: mp4, mov, avi, mkv, webm, MPEG, GIF or WebP.")
     follower = clips.Follower(open_classifier(model), detect=detect)
-    watch = clips.Watch(path, follower, every=every, window=window, keep=True)
-    yield from watch
-    if watch.note:
-        warnings.warn(f"{source}: {watch.note}", stacklevel=2)
+    return clips.Watch(path, follower, keep=True, **options)
 
 
 def predict_to_clip(
@@ -743,18 +748,18 @@ def predict_to_clip(
         FileNotFoundError, ValueError: As `video`.
     """
     opened, tally = open_classifier(model), Tally(clips=1)
-    frames = video(source, model=opened, detect=detect, every=every)
+    watch = _watch(source, opened, detect, every=every)
     number, rate = clips.about(Path(source))
     total = None if every else number or None
 
     def shown():
-        for frame in tqdm(frames, total=total, unit="frame", disable=not progress or None):
+        for frame in tqdm(watch, total=total, unit="frame", disable=not progress or None):
             tally.faces += len(frame.persons)
             yield frame.seconds, clips.annotated(frame, opened.classes)
 
-    with warnings.catch_warnings(record=True, category=UserWarning) as told:
-        clips.write(Path(out), shown(), rate=1 / every if every else rate or 25)
-    tally.unreadable = {str(source): str(each.message) for each in told}
+    clips.write(Path(out), shown(), rate=1 / every if every else rate or 25)
+    if watch.note:
+        tally.unreadable[str(source)] = watch.note
     return tally
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from dataclasses import replace
 
@@ -514,6 +515,25 @@ def test_a_clip_is_written_with_its_persons(finder, tmp_path, capsys):
     assert main(["predict", str(path), str(path), "--out", str(out)]) == 1
     assert "a clip is written of one clip" in capsys.readouterr().err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.avi", "faces.mp4"]
+
+
+def test_a_clip_that_breaks_off_is_written_up_to_there(tmp_path, monkeypatch):
+    pytest.importorskip("imageio_ffmpeg", reason="the extra video is not installed")
+    path = film(tmp_path / "cut.avi", moving(60))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    draw = clips.annotated
+
+    def annotated(*given):
+        warnings.warn("of something else", stacklevel=1)
+        return draw(*given)
+
+    monkeypatch.setattr(clips, "annotated", annotated)
+    with pytest.warns(UserWarning, match="of something else"):
+        tally = prediction.predict_to_clip(
+            path, tmp_path / "faces.mp4", model="tiny", detect=False, progress=False
+        )
+    assert [*tally.unreadable] == [str(path)] and (tmp_path / "faces.mp4").exists()
+    assert tally.unreadable[str(path)].startswith("it breaks off after")
 
 
 def test_a_strip_counts_those_for_whom_it_has_no_room():
