@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -452,7 +452,8 @@ class Watch:
         state: What `state` gave, to continue from there.
 
     Attributes:
-        frames: How many frames were yielded, and the time of the last.
+        total: How many frames were yielded.
+        seconds: The time of the last of them.
         note: At the end, why the clip broke off; "" where it is whole.
     """
 
@@ -610,14 +611,14 @@ def write(path: Path, shown: Iterable[tuple[float, Image.Image]], *, rate: float
     before, written = np.ascontiguousarray(first[1]), 0
     with files.whole(path) as part:
         film = imageio_ffmpeg.write_frames(str(part), first[1].size, fps=rate, **options)
-        film.send(None)
-        for seconds, picture in chain([first], rest):
-            now = np.ascontiguousarray(picture)
-            for _ in range(written, round(seconds * rate)):
-                film.send(before)
-                written += 1
-            if written == round(seconds * rate):
-                film.send(now)
-                written += 1
-            before = now
-        film.close()
+        with closing(film):
+            film.send(None)
+            for seconds, picture in chain([first], rest):
+                now = np.ascontiguousarray(picture)
+                for _ in range(written, round(seconds * rate)):
+                    film.send(before)
+                    written += 1
+                if written == round(seconds * rate):
+                    film.send(now)
+                    written += 1
+                before = now

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
@@ -534,6 +535,19 @@ def test_a_clip_that_breaks_off_is_written_up_to_there(tmp_path, monkeypatch):
         )
     assert [*tally.unreadable] == [str(path)] and (tmp_path / "faces.mp4").exists()
     assert tally.unreadable[str(path)].startswith("it breaks off after")
+
+
+def test_a_clip_that_fails_leaves_nothing_at_work(tmp_path):
+    pytest.importorskip("imageio_ffmpeg", reason="the extra video is not installed")
+
+    def shown():
+        yield 0.0, Image.new("RGB", (64, 64))
+        raise KeyError("mouth")
+
+    with pytest.raises(KeyError) as error:  # which keeps alive what is open
+        clips.write(tmp_path / "faces.mp4", shown(), rate=25)
+    assert not [x for x in psutil.Process().children() if "ffmpeg" in x.name()], error
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_strip_counts_those_for_whom_it_has_no_room():
