@@ -188,7 +188,7 @@ class Predictions(Tally):
         Raises:
             KeyError: If there is no such readable picture.
         """
-        file = next(iter(self.sources)) if file is None else file
+        file = next(iter(self.sources), "") if file is None else file
         image = pictures.open_picture(self.sources[file]).convert("RGB")
         zoom = max(1, round(320 / max(image.size)))
         image = image.resize((image.width * zoom, image.height * zoom), Image.Resampling.BICUBIC)

@@ -550,6 +550,11 @@ def test_a_clip_that_fails_leaves_nothing_at_work(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_clip_alone_has_no_picture_to_draw():
+    with pytest.raises(KeyError):
+        prediction.Predictions(clips=1).draw()
+
+
 def test_a_strip_counts_those_for_whom_it_has_no_room():
     persons = [clips.Person(n, (10, 10, 40, 40), 0.9, np.full(7, 1 / 7)) for n in range(1, 6)]
     image = clips.annotated(clips.Frame(0, 0.0, persons, scene(40)), EMOTIONS)
