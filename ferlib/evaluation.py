@@ -802,7 +802,7 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
         "all_agree": table["right"][agree],
         "not_all_agree": table["right"][~agree],
         "majority": table["majority"] == table["label"],
-        "ceiling": emotions.max(axis=1) / emotions.sum(axis=1),
+        "ceiling": emotions.max(axis=1, initial=0) / emotions.sum(axis=1),
     }
     return {key: _mean(one, resamples, seed) for key, one in values.items() if len(one)}
 

@@ -331,6 +331,9 @@ def test_label_noise_by_hand(val):
     table = evaluation.picture_table(without)
     assert table["majority"].isna().all() and table["agreeing"].isna().all()
     assert evaluation.accuracy_by(table, "agreeing").empty
+    other = replace(val, labels=val.labels // 4, classes=("bored", "focused"))
+    other = evaluation.report_on(np.eye(2)[other.labels], other, "x", resamples=20)
+    assert "ceiling" not in evaluation.label_noise(other, resamples=20)
 
 
 @pytest.mark.parametrize("name", evaluation.CORRUPTIONS)
