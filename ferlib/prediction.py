@@ -419,7 +419,7 @@ def _look(file: str, source: Any, problem: str, detect: bool | str, given: dict 
         if given is not None:
             boxes = [_inside(box, picture.size) for box in given.get(_place(file), ())]
             note = f"{_NO_FACE}: no box is given for this picture"
-        elif detect is False or (detect == "auto" and max(picture.size) <= detection.CROP):
+        elif not detect or (detect == "auto" and max(picture.size) <= detection.CROP):
             boxes = [(0, 0, *picture.size, math.nan)]
         else:
             boxes = detection.find(picture)

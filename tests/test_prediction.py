@@ -288,6 +288,7 @@ def test_a_large_picture_without_the_extra_is_an_error_that_names_it(network, fa
     with pytest.raises(ImportError, match=r'detect=False.*pip install "ferlib\[faces\]"'):
         prediction.predict(large, model=network)
     assert prediction.predict(large, model=network, detect=False).faces == 1
+    assert prediction.predict(large, model=network, detect=np.False_).faces == 1
     assert prediction.predict(large.resize((64, 64)), model=network).faces == 1
     with pytest.raises(ImportError):
         prediction.predict(face, model=network, detect=True)
