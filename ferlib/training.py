@@ -284,7 +284,7 @@ def _claim(out, recipe, data, overwrite, spread):
     path = out / "state" / "identity.json"
     new = _identity(recipe, data)
     old = files.read_json(path) if path.exists() else {}
-    missing = [name for name, value in new.items() if value is None]
+    missing = [name for name in new if name.startswith("content of ") and new[name] is None]
     changed = []
     for name in [*new, *(old.keys() - new.keys())]:
         before, now = old.get(name), new.get(name)

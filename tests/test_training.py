@@ -102,6 +102,14 @@ def test_another_recipe_in_the_same_folder_is_refused_until_asked_for(data, tmp_
     assert len(pd.read_csv(tmp_path / "history.csv")) == 2
 
 
+def test_a_training_without_augmentation_is_another_one(data, tmp_path):
+    recipe = SMALL.replace(epochs=1, augmentation=batches.Augmentation())
+    training.train(recipe, data, tmp_path, verbose=False)
+    with pytest.raises(FileExistsError, match=r"augmentation .* -> None"):
+        training.train(recipe.replace(augmentation=None), data, tmp_path, verbose=False)
+    assert Recipe.from_json(tmp_path / "recipe.json") == recipe
+
+
 def test_other_votes_are_another_training(data, tmp_path):
     votes = np.random.default_rng(0).multinomial(10, [0.1] * 10, len(data)).astype("float32")
     one, other = (dataclasses.replace(data, votes=v) for v in (votes, votes[::-1].copy()))
