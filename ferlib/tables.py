@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ferlib.archives import File, readable
+from ferlib.archives import File, readable, why
 from ferlib.faces import Fault, split_in, split_of, split_of_folder, without_split
 from ferlib.labels import FERPLUS, SIDE, is_emotion
 from ferlib.pictures import read_face, read_picture, to_8_bits
@@ -501,7 +501,7 @@ def rows_of(table: Table, *, partial: bool = False) -> Iterator[Row | Fault]:
             continue
         try:
             item = _row(table, cells, number, split_by_name)
-        except Exception as error:  # Pillow raises almost anything on a damaged picture
+        except Exception as error:  # cells may hold almost anything
             item = Fault(table.file.name, number, str(error))
         yield item
 
@@ -542,7 +542,14 @@ def _set_picture(row: Row, value: Any) -> None:
     if isinstance(value, bytes):
         row.pixels = parse_pixels(value)
     elif isinstance(value, dict):
-        row.pixels, row.as_fer2013 = read_face(value.get("bytes") or b"")
+        held = value.get("bytes")
+        content = (
+            held if isinstance(held, bytes) else b""
+        )  # a text would name a file that lies here
+        try:
+            row.pixels, row.as_fer2013 = read_face(content)
+        except Exception as error:  # Pillow raises almost anything on a damaged picture
+            raise ValueError(why(content, error)) from error
     elif isinstance(value, np.ndarray):
         row.pixels = value if row.as_fer2013 else read_picture(value)
     elif isinstance(value, str):

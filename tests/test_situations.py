@@ -5,6 +5,7 @@ Every picture is stored without loss, so what was read is compared by its bytes.
 
 import io
 import json
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferlib import sources
+from ferlib import archives, sources, tables
 from ferlib.labels import EMOTIONS, NUMBERINGS
 
 N = 84
@@ -533,6 +534,27 @@ def test_json_that_holds_no_pictures_is_named(tmp_path, text):
     put(tmp_path / "x.json", text)
     with pytest.raises(ValueError, match=r"There is: x\.json"):
         sources.load(tmp_path, cache=False)
+
+
+def test_a_table_names_no_file_as_the_content_of_a_picture(tmp_path):
+    put(tmp_path / "elsewhere" / "private.png", png(0))
+    image = {"bytes": str(tmp_path / "elsewhere" / "private.png")}
+    put(tmp_path / "data" / "x.json", json.dumps([{"image": image, "label": "happy"}] * 3))
+    with pytest.raises(ValueError, match="row 1: an empty file"):
+        sources.load(tmp_path / "data", cache=False)
+
+
+@pytest.mark.parametrize(("held", "said"), [
+    (b"<html>", "a web page, perhaps a login"),
+    (png(0)[:99], "cannot identify|truncated|broken"),
+    (b"text", "UnidentifiedImageError: cannot identify image file its format"),
+])  # fmt: skip
+def test_a_damaged_picture_in_a_table_is_named_as_one_in_a_file(held, said):
+    file = archives.File("x.parquet", lambda: io.BytesIO(), 0)
+    records = lambda: iter([({"bytes": held}, "happy")])  # noqa: E731
+    table = tables.Table(file, ["image", "label"], {"pixels": [0], "label": [1]}, records)
+    (fault,) = tables.rows_of(table)
+    assert re.search(said, fault.problem) and "0x" not in fault.problem
 
 
 @pytest.mark.parametrize("content", [b"x" * 2**18 + b"\n", b"\x0c\n", b"one\rtwo\nthree\n"])
