@@ -42,8 +42,6 @@ LINE, COLUMN = 16, 200
 """Height of a line and width of a person's column in the strip under a frame (pixels)."""
 LARGEST = 2**26
 """A frame of more pixels is not read."""
-WIDTH, HEIGHT, RATE, COUNT, MILLISECONDS = 3, 4, 5, 7, 0
-"""OpenCV's numbers of what it tells of a film (`cv2.CAP_PROP_...`)."""
 CUT = "breaks off"
 
 _STILL = (
@@ -122,7 +120,8 @@ def about(path: Path) -> tuple[int, float]:
             with Image.open(path, formats=_ANIMATED) as image:
                 return getattr(image, "n_frames", 1), 1000 / (image.info.get("duration") or 100)
         video = _open(path)
-        return max(0, int(video.get(COUNT))), max(0.0, video.get(RATE))
+        number, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+        return max(0, int(number)), max(0.0, rate)
     return 0, 0.0
 
 
@@ -152,13 +151,14 @@ def frames(source: Path | int, *, every: float = 0) -> Iterator[tuple[int, float
 
 def _filmed(source):
     video = _open(source)
-    rate, expected = video.get(RATE) or 25.0, video.get(COUNT)
+    rate, expected = video.get(cv2.CAP_PROP_FPS) or 25.0, video.get(cv2.CAP_PROP_FRAME_COUNT)
+    width, height = video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)
     is_camera, start, seconds = isinstance(source, int), time.monotonic(), 0.0
-    _check_size(source, int(video.get(WIDTH)), int(video.get(HEIGHT)))
+    _check_size(source, int(width), int(height))
     for number in count():
         if not video.grab():
             break
-        told = video.get(MILLISECONDS) / 1000 or number / rate
+        told = video.get(cv2.CAP_PROP_POS_MSEC) / 1000 or number / rate
         seconds = time.monotonic() - start if is_camera else max(seconds, told)
         yield number, seconds, lambda: cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB)
     if not number:
