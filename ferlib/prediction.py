@@ -349,24 +349,20 @@ def _kind(path: Path) -> str:
 
 def _file(path: Path, alone: bool) -> Iterator[tuple]:
     """Yields a file that is named itself: a picture, or those in a table or an archive."""
-    try:
-        if not path.is_file():
-            raise OSError(_NOT_FILE)
-        kind = _kind(path)
-    except OSError as error:
-        yield str(path), None, str(error)
-        return
-    if kind not in _HOLDERS:
-        yield str(path), path, _A_CLIP if kind == _A_CLIP else ""
-        return
     with ExitStack() as stack:
-        tree = archives.walk(path)
         try:
+            if not path.is_file():
+                raise OSError(_NOT_FILE)
+            kind = _kind(path)
+            tree = archives.walk(path) if kind in _HOLDERS else archives.Tree()
             archives.unpack(tree, stack)
         except (archives.TooLarge, *archives.DAMAGED) as error:
             yield str(path), None, str(error)
             return
-        yield from _members(tree, path.parent, alone)
+        if kind in _HOLDERS:
+            yield from _members(tree, path.parent, alone)
+        else:
+            yield str(path), path, _A_CLIP if kind == _A_CLIP else ""
 
 
 def _members(tree: archives.Tree, folder: Path, alone: bool) -> Iterator[tuple]:
