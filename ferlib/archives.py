@@ -94,7 +94,7 @@ class File:
         size: Its size in bytes.
         path: Its path on disk, "" in an archive.
         head: Its first bytes.
-        kind: "picture", "table" (text), "npy", "parquet", or in words what else it is.
+        kind: "picture", "table" (text), "npy", "parquet", "arrow", or in words what else it is.
     """
 
     name: str
