@@ -76,7 +76,7 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 def _constant(images: np.ndarray) -> np.ndarray:
     """Returns bool [N], whether all pixels of a picture are the same."""
-    return _flat(images).max(axis=1) == _flat(images).min(axis=1)
+    return np.ptp(_flat(images), axis=1) == 0
 
 
 def find_copies(data: FERData) -> "pandas.DataFrame":

@@ -336,7 +336,9 @@ def report_on(
             f"and {len(classes)} classes ({', '.join(classes)})."
         )
     compared, rows, columns = _compare(data, classes, model)
-    answers = _over(columns, answers[rows])
+    answers = answers[rows][:, columns]
+    if len(columns) < len(classes):  # each row sums to 1 again
+        answers = answers / np.maximum(answers.sum(axis=1, keepdims=True), 1e-12)
     seen = None if seen is None else seen[rows]
     labels = compared.labels
     scores, metrics = _measure(answers, labels, resamples, seed)
@@ -386,14 +388,6 @@ def _compare(data: FERData, classes: tuple[str, ...], model: str):
     rows = place[data.labels] >= 0
     part = data.select(rows)
     return replace(part, labels=place[part.labels], classes=shared), rows, columns
-
-
-def _over(columns: list[int], answers: np.ndarray):
-    """Gives the probabilities of some columns, so that each row sums to 1 again."""
-    chosen = answers[:, columns]
-    if len(columns) < answers.shape[1]:
-        chosen = chosen / np.maximum(chosen.sum(axis=1, keepdims=True), 1e-12)
-    return chosen
 
 
 def _part(data: FERData, split: str):

@@ -301,8 +301,7 @@ def read_classes(model: keras.Model | str | Path) -> tuple[str, ...]:
         >>> read_classes("tiny")[:2]
         ('angry', 'disgust')
     """
-    is_file = isinstance(model, (str, Path))
-    card = read_card(model) if is_file else {}
+    card = read_card(model) if isinstance(model, (str, Path)) else {}
     if card.get("classes"):
         return tuple(card["classes"])
     return unnamed(load(model).output_shape[-1])
