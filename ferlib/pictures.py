@@ -115,7 +115,7 @@ def open_picture(source: Any) -> "Image.Image":
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
 def to_8_bits(array: np.ndarray, *, most: int = 2**16 - 1) -> np.ndarray:

@@ -51,6 +51,7 @@ class _Part:
         labelled: Whether it has labels that can be read.
         official: Whether its splits or numbers are FER2013's own.
         numbering: The numbering that is its own, "" for none.
+        table: Its form, where it is a table of pixels.
     """
 
     home: tuple
@@ -90,7 +91,7 @@ class Reader:
             with ExitStack() as stack:
                 archives.unpack(self.tree, stack)
                 return self._read()
-        except (FileNotFoundError, archives.TooLarge):
+        except FileNotFoundError:
             raise
         except archives.DAMAGED as error:
             raise ValueError(
