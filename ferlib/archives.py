@@ -157,11 +157,9 @@ def kind_of(head: bytes, name: str = "") -> str:
         return known[0]
     if _is_tar(head):
         return "tar"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif"):
-        return "picture"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "picture"
-    if is_picture_name(name):
+    is_heif = head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif")
+    is_webp = head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    if is_heif or is_webp or is_picture_name(name):
         return "picture"
     text = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml")):
