@@ -137,9 +137,7 @@ def clean(data: FERData, *, seed: int = 0, share: float = 0.1) -> tuple[FERData,
     removed = pd.DataFrame({"row": out, "name": data.names[out]})
     removed["label"] = np.array(data.classes)[data.labels[out]]
     removed["reason"] = reason[reason != ""]
-    missing = []
-    if "val" not in data.splits:
-        missing.append("val")
+    missing = [] if "val" in data.splits else ["val"]
     if not data.splits:
         missing.append("test")
     made = dict.fromkeys(missing, 0)

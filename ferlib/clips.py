@@ -298,8 +298,7 @@ class Follower:
             if is_lost or seconds > self.due - 1e-3:
                 self._match(detection.find(image, searched=SEARCHED, least=UNSURE), seconds)
                 self.due = seconds + SEARCH
-        here = [track for track in self.tracks if track.shown]
-        faces = [(track, detection.crop(image, *track.box)) for track in here]
+        faces = [(track, detection.crop(image, *track.box)) for track in self.tracks if track.shown]
         for track, crop in faces:
             track.shown = _is_alike(track, crop, is_found=track.seen == seconds)
         shown = [track for track, _ in faces if track.shown]

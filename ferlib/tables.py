@@ -647,7 +647,7 @@ def whole_pixels(rows: list[Row | Fault]) -> list[Row | Fault]:
     Returns:
         The same with uint8 pixels; a row with fractions is a fault where others go beyond 1.
     """
-    pictures = [row for row in rows if isinstance(row, Row) and row.pixels is not None]
+    pictures = [row for row in rows if isinstance(row, Row)]
     if all(row.pixels.dtype == np.uint8 for row in pictures):
         return rows
     to_one = all(row.pixels.max() <= 1 for row in pictures)
