@@ -564,7 +564,7 @@ def majority(votes: dict[str, float]) -> str:
     return most[0] if len(most) == 1 else "unknown"
 
 
-@functools.lru_cache(1000)
+@functools.lru_cache(1000, typed=True)
 def text_of(cell: Any) -> str:
     """Returns a cell as text; a label such as 3.0, or 3,0, is 3."""
     if isinstance(cell, bytes):

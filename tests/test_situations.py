@@ -572,6 +572,12 @@ def test_a_quote_that_is_missing_in_the_smaller_of_two_tables_is_named(tmp_path)
         sources.load(tmp_path, cache=False)
 
 
+def test_true_is_not_the_one_of_a_table_before():
+    assert [tables.text_of(cell) for cell in (True, 1.0, 1, 0.0, False)] == [
+        "True", "1", "1", "0", "False",
+    ]  # fmt: skip
+
+
 def test_what_is_wrong_with_a_file_is_said_once(tmp_path):
     np.save(tmp_path / "X.npy", IMAGES / 127.5 - 1)
     with pytest.raises(ValueError) as error:
