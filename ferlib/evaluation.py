@@ -269,7 +269,13 @@ def evaluate(
         (7, 7)
     """
     split = split or data.held_out
-    part = _part(data, split)
+    part = data.of(split)
+    if not len(part):
+        raise ValueError(
+            f"{data.title} has no {split} split (it has: {', '.join(data.splits) or 'none'}); "
+            "name one of these with split= (--split). Where there is train alone, "
+            "ferlib.cleaning.prepare makes the others."
+        )
     opened = runtimes.open_model(model, scaling=scaling, classes=classes, prior=prior)
     if opened.classes[0] == "class 0" and len(opened.classes) == len(data.classes):
         opened = replace(opened, classes=data.classes)
@@ -388,18 +394,6 @@ def _compare(data: FERData, classes: tuple[str, ...], model: str):
     rows = place[data.labels] >= 0
     part = data.select(rows)
     return replace(part, labels=place[part.labels], classes=shared), rows, columns
-
-
-def _part(data: FERData, split: str):
-    """Gives a split of the data, which must have pictures."""
-    part = data.of(split)
-    if not len(part):
-        raise ValueError(
-            f"{data.title} has no {split} split (it has: {', '.join(data.splits) or 'none'}); "
-            "name one of these with split= (--split). Where there is train alone, "
-            "ferlib.cleaning.prepare makes the others."
-        )
-    return part
 
 
 def _seen(model: runtimes.Model, data: FERData, split: str, hashes: Any):
