@@ -543,9 +543,7 @@ def _set_picture(row: Row, value: Any) -> None:
         row.pixels = parse_pixels(value)
     elif isinstance(value, dict):
         held = value.get("bytes")
-        content = (
-            held if isinstance(held, bytes) else b""
-        )  # a text would name a file that lies here
+        content = held if isinstance(held, bytes) else b""  # a text could name a file of this disk
         try:
             row.pixels, row.as_fer2013 = read_face(content)
         except Exception as error:  # Pillow raises almost anything on a damaged picture
