@@ -117,6 +117,15 @@ def test_half_weights_take_half_the_space_and_answer_almost_alike(faces, tmp_pat
     assert zoo.read_card(half) == {"name": "m"}
 
 
+def test_the_mean_of_weights_lies_between_the_models(ship):
+    made = [models.build("vgg", widths=(8, 8)) for _ in range(2)]
+    first, second = (model.get_weights() for model in made)
+    mean = ship.mean_of_weights(made).get_weights()
+    for one, other, between in zip(first, second, mean, strict=True):
+        np.testing.assert_allclose(between, (one + other) / 2, atol=1e-6)
+    assert any(np.abs(one - other).max() > 0.01 for one, other in zip(first, second, strict=True))
+
+
 def test_a_saved_model_asks_for_nothing_that_older_keras_lacks(tmp_path):
     path = zoo.save(models.build("residual"), tmp_path / "model.keras")
     text = zipfile.ZipFile(path).read("config.json").decode()
@@ -271,7 +280,7 @@ def test_shipped_models_load_and_carry_card_and_hashes(name, faces):
     ("name", "recipe"),
     {
         "accurate": "accurate",
-        "compact": "compact_distilled",
+        "compact": "compact_any_size",
         "tiny": "tiny_distilled",
         "compact_ferplus": "compact_ferplus",
     }.items(),
