@@ -358,5 +358,8 @@ def _member(model, name):
         if CARD.encode() in path.read_bytes():  # a zip, or its end in an export, that was cut off
             raise files.damaged(path)
         return None
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(name) if name in archive.namelist() else None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name) if name in archive.namelist() else None
+    except archives.DAMAGED as error:
+        raise files.damaged(path) from error

@@ -256,6 +256,18 @@ def test_what_a_strange_file_is(file, told, strange):
     assert "safe_mode" not in str(error.value)
 
 
+@pytest.mark.parametrize("read", [zoo.read_seen, zoo.read_card])
+def test_a_damaged_member_of_a_file_without_a_digest_is_named(read, tmp_path):
+    path = tmp_path / "mine.keras"
+    data = bytearray(zoo.find("tiny").read_bytes())
+    with zipfile.ZipFile(zoo.find("tiny")) as archive:
+        for name in (zoo.CARD, "ferlib/seen.npy"):
+            data[archive.getinfo(name).header_offset + 60] ^= 255
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"mine\.keras is damaged"):
+        read(path)
+
+
 def test_a_card_without_weights_says_how_to_make_them(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "PRETRAINED", tmp_path)
     (tmp_path / "large.json").write_text("{}")
