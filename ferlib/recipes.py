@@ -81,6 +81,8 @@ class Recipe:
         object.__setattr__(self, "teachers", tuple(teachers))
         allowed = {
             "model": (self.model in models.BUILDERS, f"one of {', '.join(models.BUILDERS)}"),
+            "options": (isinstance(self.options, dict), "values by name"),
+            "augmentation": (isinstance(self.augmentation, Augmentation | None), "values by name"),
             "optimizer": (self.optimizer in ("adam", "adamw", "sgd"), "adam, adamw or sgd"),
             "schedule": (self.schedule in ("cosine", "constant"), "cosine or constant"),
             "epochs": (_whole(self.epochs), "a whole number, 1 or more"),
@@ -167,10 +169,10 @@ class Recipe:
             if unknown:
                 raise ValueError(f"no recipe has {', '.join(sorted(unknown))}")
             recipe = cls(**fields)
+            teachers = tuple(_in(folder, teacher) for teacher in recipe.teachers)
+            return recipe.replace(init=_in(folder, recipe.init), teachers=teachers)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is not a recipe: {error}") from error
-        teachers = tuple(_in(folder, teacher) for teacher in recipe.teachers)
-        return recipe.replace(init=_in(folder, recipe.init), teachers=teachers)
 
 
 def _in(folder: Path, model: str):

@@ -349,6 +349,14 @@ def test_a_recipe_names_its_teachers_from_its_own_folder(tmp_path, monkeypatch):
     assert recipes.find("a/r.json").init == str(Path("b/teacher.keras"))
 
 
+@pytest.mark.parametrize("text", ['{"init": 5}', '{"teachers": [5]}', '{"options": 5}',
+                                  '{"augmentation": 5}'])  # fmt: skip
+def test_a_recipe_with_a_field_of_another_kind_is_refused_by_name(tmp_path, text):
+    (tmp_path / "bad.json").write_text(text)
+    with pytest.raises(ValueError, match=r"bad\.json is not a recipe"):
+        recipes.find(tmp_path / "bad.json")
+
+
 def test_recipes_survive_json_and_refuse_what_they_do_not_know(tmp_path):
     for name, shipped in recipes.RECIPES.items():
         shipped.to_json(tmp_path / f"{name}.json")
