@@ -200,7 +200,6 @@ def overview(data: FERData) -> dict:
     counts = sources.describe(data).drop(index="all", columns="all").astype(int)
     copies = find_copies(data)
     seen = copies[copies["train"] > 0] if "train" in copies else copies[:0]
-    other_splits = [split for split in data.splits if split != "train"]
     return {
         "title": data.title,
         "origin": data.origin,
@@ -214,7 +213,7 @@ def overview(data: FERData) -> dict:
             "groups": len(copies),
             "surplus": int((copies["copies"] - 1).sum()),
             "conflicting": int(copies["conflicting"].sum()),
-            "seen": {split: int(seen[split].sum()) for split in other_splits},
+            "seen": {split: int(seen[split].sum()) for split in data.splits if split != "train"},
         },
         "constant": int(_constant(data.images).sum()),
         "faults": [asdict(fault) for fault in data.faults],
