@@ -149,10 +149,6 @@ class Stage:
             print(f"Model: {shipped[0]} as shipped with ferlib, as this run has none.")
             return shipped[0]
         print("Model: a small stand-in that is trained here, as this run has none.")
-        return self._train_stand_in()
-
-    def _train_stand_in(self):
-        """Trains a small model in some seconds, where drawn faces have to do."""
         from ferlib import recipes, training
 
         recipe = recipes.Recipe("residual", {"widths": [16, 32, 64, 112]}, epochs=8, batch_size=16)
