@@ -85,6 +85,7 @@ def export(
     classes = zoo.read_classes(file)
     card = {"made_from": files.digest(file), "classes": classes}
     card["shares"] = zoo.read_shares(file, classes)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with (
         files.naming(out),
         tempfile.TemporaryDirectory(dir=out.parent, prefix=".exporting-") as folder,

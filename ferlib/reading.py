@@ -367,7 +367,7 @@ def _name(row: Row, root: str, many: bool) -> str:
 
 def _refuse_bad(bad: list[Fault], total: int, where: str) -> None:
     if not total:
-        raise ValueError(f"{where} has no rows and no pictures. Download it again.")
+        raise ValueError(f"{where} holds no rows and no pictures (0 of 0). Download it again.")
     if len(bad) > MOST_BAD * total:
         first = "".join(f"\n  {fault}" for fault in bad[:5])
         raise ValueError(

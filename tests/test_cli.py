@@ -62,7 +62,7 @@ def test_data(capsys):
         (["train", "compact", "--out", "x", "-p", "learning_rate=-1"], "above 0.\n"),
         (["train", "mine.json", "--out", "x"], "no file 'mine.json'"),
         (["data", "drawn:many"], "as in drawn:2000"),
-        (["data", "header.csv"], "has no rows and no pictures"),
+        (["data", "header.csv"], "holds no rows and no pictures"),
         (["evaluate", "tiny", "--data", "train.csv", "--split", "test"], "one of these"),
         (["predict", "face.png", "--boxes", "gone.csv"], "gone.csv: No such file"),
         (["predict", "face.png", "--out", "faces.xlsx"], "faces.xlsx: what is found is written as"),
@@ -198,7 +198,7 @@ def test_train_evaluate_predict_export(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = answer(capsys, "export", model)
     assert made["file"] == str(out / "model.onnx") and "val" not in made
-    named = out / "named.tflite"
+    named = out / "new" / "named.tflite"
     made = answer(capsys, "export", model, "--data", "drawn:140", "--out", named)
     assert made["file"] == str(named) and made["val"]["lost"] == 0
     named.replace(out / "model.tflite")
