@@ -158,9 +158,10 @@ def describe(data: FERData) -> "pandas.DataFrame":
 
 def at_hand() -> str | Path | None:
     """Gives `$FERLIB_DATA`, or data/raw/ where something lies in it, or None."""
+    if named := os.environ.get("FERLIB_DATA"):
+        return named
     raw = project_folder() / "data" / "raw"
-    has_raw = os.path.lexists(raw) and not reading.is_empty(archives.walk(raw))
-    return os.environ.get("FERLIB_DATA") or (raw if has_raw else None)
+    return raw if os.path.lexists(raw) and not reading.is_empty(archives.walk(raw)) else None
 
 
 def _find(options: dict) -> FERData:
