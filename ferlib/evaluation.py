@@ -42,8 +42,10 @@ CORRUPTIONS = {
     "rotation": (5, 10, 15, 25, 40),
     "jpeg": (40, 25, 15, 10, 5),
 }
-"""Corruption -> its five strengths, in pixels for blur's sigma; grey levels for noise's standard
-deviation and brightness's shift; pixels for the covered square's side; degrees; JPEG quality."""
+"""Corruption -> its five strengths.
+
+They are blur's sigma in pixels; noise's standard deviation and brightness's shift in grey levels;
+the side of the covered square in pixels; degrees; JPEG quality."""
 
 CROPS = {
     "scale": (0.8, 0.9, 1.1, 1.25),
@@ -52,8 +54,10 @@ CROPS = {
     "blur": (1.0,),
     "dark": (0.25,),
 }
-"""How faces that are found and cut out differ from FER2013's, by the face's size, 1 as it is; shift
-as a share of the side; degrees; blur's sigma in pixels; share of the light that is left."""
+"""How faces that are found and cut out differ from FER2013's.
+
+The face's size, 1 as it is; shift as a share of the side; degrees; blur's sigma in pixels; share of
+the light that is left."""
 
 
 @dataclass(frozen=True)
