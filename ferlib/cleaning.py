@@ -197,7 +197,7 @@ def overview(data: FERData) -> dict:
         surplus, conflicting, seen {split: its pictures that train has too}}, constant, faults (a
         list of {file, row, problem}), left_out (a list of {file, pictures, reason}).
     """
-    counts = sources.describe(data).drop(index="all", columns="all").astype(int)
+    counts = sources.describe(data).iloc[:-1, :-1].astype(int)
     copies = find_copies(data)
     seen = copies[copies["train"] > 0] if "train" in copies else copies[:0]
     return {

@@ -143,13 +143,15 @@ def describe(data: FERData) -> "pandas.DataFrame":
 
     Returns:
         DataFrame with a row for each class and one for all, a column for each split ("none"
-        where the source has no split) and one for all.
+        where the source has no split) and one for all; where a class is called "all", what is
+        for all is called "all pictures".
     """
     import pandas as pd
 
     emotion = pd.Categorical(np.array(data.classes)[data.labels], data.classes)
     split = pd.Categorical(np.where(data.split == "", "none", data.split), [*SPLITS, "none"])
-    table = pd.crosstab(emotion, split, margins=True, margins_name="all", dropna=False)
+    name = "all pictures" if "all" in data.classes else "all"
+    table = pd.crosstab(emotion, split, margins=True, margins_name=name, dropna=False)
     return table.loc[:, table.any()].rename_axis(index="emotion", columns=None)
 
 

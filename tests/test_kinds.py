@@ -429,6 +429,15 @@ def test_own_labels_and_contempt(tmp_path):
     assert sources.describe(data).index.tolist() == [*data.classes, "all"]
 
 
+def test_labels_called_as_what_tables_say(tmp_path):
+    by_name(tmp_path, ["all", "left", "emotion"])
+    data = load(tmp_path)
+    assert sources.describe(data).index.tolist() == [*data.classes, "all pictures"]
+    splits = cleaning.overview(data)["splits"]
+    assert all(counts.keys() == {"all", "left", "emotion"} for counts in splits.values())
+    assert sum(sum(counts.values()) for counts in splits.values()) == len(data)
+
+
 def test_numbers_as_folders_are_never_guessed(tmp_path):
     by_name(tmp_path, [str(number) for number in RAFDB])
     with pytest.raises(ValueError) as error:
