@@ -816,6 +816,24 @@ def test_classes_are_those_of_the_model(moods, network, faces, tmp_path):
     assert out.read_bytes() == before
 
 
+def test_classes_called_as_other_columns(faces, tmp_path):
+    names = ("left", "file", "note", "person")
+    images = keras.Input((48, 48, 1), dtype="uint8")
+    x = keras.layers.Flatten()(images)
+    network = keras.Model(images, keras.layers.Dense(4, activation="softmax")(x))
+    model = zoo.save(network, tmp_path / "sides.keras", card={"classes": names})
+    result = prediction.predict(np.asarray(faces.images[:3]), model=model)
+    table = result.to_frame()
+    expected = zoo.load(model).predict(np.asarray(faces.images[:3])[..., None], verbose=0)
+    answers = [f"{name} (probability)" for name in names]
+    np.testing.assert_allclose(table[answers], expected, atol=1e-5)
+    assert table.left.tolist() == [0] * 3 and table.file.is_unique
+    prediction.predict_to_csv(np.asarray(faces.images[:3]), tmp_path / "out.csv", model=model)
+    written = pd.read_csv(tmp_path / "out.csv")
+    np.testing.assert_allclose(written[answers], expected, atol=1e-4)
+    assert written.emotion.tolist() == table.emotion.tolist() and written.note.isna().all()
+
+
 def test_a_model_from_elsewhere_is_read_as_it_is_said(network, faces, tmp_path):
     inputs = keras.Input((64, 64, 3))
     x = keras.layers.GlobalAveragePooling2D()(inputs)
