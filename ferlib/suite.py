@@ -174,8 +174,8 @@ class Stage:
         """Adds metrics to `metrics.json`.
 
         Args:
-            **metrics: Numbers, or dictionaries of them. A dictionary with "accuracy" is a row in
-                the run's table of results (see `row`).
+            **metrics: Numbers, or dictionaries of them. One with "accuracy" and "split" is a row
+                in the run's table of results (see `row`).
         """
         self.metrics |= files.plain(metrics)
         files.write_json(self.out / "metrics.json", self.metrics)
@@ -667,7 +667,7 @@ def results(run: Path | str) -> pd.DataFrame:
         elif entry["status"] == "done" and path.is_file():
             about = {"stage": stage, "data": entry["data"]}
             for model, values in json.loads(path.read_text(encoding="utf-8")).items():
-                if isinstance(values, dict) and "accuracy" in values:
+                if isinstance(values, dict) and {"accuracy", "split"} <= values.keys():
                     rows.append(about | {"model": model} | values)
     names = ["stage", "model", "data", "split", "accuracy", "low", "high", "parameters"]
     return pd.DataFrame(rows, columns=names)

@@ -350,6 +350,19 @@ def test_what_native_libraries_print_goes_to_a_file(project):
     assert log.startswith("noise")  # libzmq may add a line when the kernel ends
 
 
+def test_a_class_called_accuracy_is_no_model(project):
+    values = "{'cnn': {'accuracy': 0.5, 'split': 'val'}, 'recall': {'accuracy': 0.1, 'happy': 0.2}}"
+    write(
+        project,
+        "01_first",
+        f"import json\n(here / 'metrics.json').write_text(json.dumps({values}))",
+        makes=["metrics.json"],
+    )
+    made = run(project, only=("01",))
+    assert made["status"] == "done"
+    assert suite.results(project / "runs" / "smoke").model.tolist() == ["cnn"]
+
+
 def environment():
     return os.environ | {"PYTHONPATH": str(suite.PACKAGE.parent)}
 
