@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -23,6 +24,14 @@ def profile_of(notebook: Path) -> dict:
     path = ROOT / "profiles" / f"{PROFILE}.yaml"
     values = {} if PROFILE == "quick" else yaml.safe_load(path.read_bytes())
     return values.get("all", {}) | values.get(notebook.stem, {})
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Closes the figures of a test, else the next may draw on them."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT
-from matplotlib import pyplot
 
 from ferlib import models, recipes, zoo
 
@@ -32,7 +31,6 @@ def experiment(name):
 def test_examples(name):
     with warnings.catch_warnings(action="ignore"):  # of statistics on a few pictures
         assert doctest.testmod(importlib.import_module(f"ferlib.{name}")).failed == 0
-    pyplot.close("all")
 
 
 @pytest.fixture(scope="module")

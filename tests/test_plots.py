@@ -13,12 +13,6 @@ from ferlib.labels import EMOTIONS, PALETTE, colours
 matplotlib.use("agg")
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def report(faces):
     """A report on imagined answers, right about two times in three."""
