@@ -7,7 +7,7 @@ import pytest
 from matplotlib import colors
 from matplotlib import pyplot as plt
 
-from ferlib import evaluation, plots
+from ferlib import evaluation, plots, prediction
 from ferlib.labels import EMOTIONS, PALETTE, colours
 
 matplotlib.use("agg")
@@ -241,3 +241,11 @@ def test_emotions_over_time_of_few_frames_of_many_and_of_nobody():
     assert len(plots.emotions_over_time(crowd, most=4)) == 4
     (ax,) = plots.emotions_over_time(clip_table()[:0])
     assert "nobody" in texts(ax)[0]
+
+
+def test_emotions_over_time_of_a_class_called_as_another_column():
+    apart = prediction.columns(("left", "happy"))[-3:-1]
+    table = clip_table(rate=2).rename(columns={"angry": apart[0]}).assign(left=7)
+    ax = plots.emotions_over_time(table, classes=("left", "happy"))[0]
+    drawn = {line.get_label(): line.get_ydata().max() for line in ax.get_lines()}
+    assert drawn.keys() == {"left", "happy"} and drawn["left"] <= 1
