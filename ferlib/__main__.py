@@ -151,7 +151,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     answer = report.to_dict()
     if by_votes:
         found = evaluation.ferplus_accuracy(report)
-        print("against FER+'s majority:", ", ".join(f"{key} {it}" for key, it in found.items()))
+        print("against FER+'s votes:", ", ".join(f"{key} {it}" for key, it in found.items()))
         answer["ferplus"] = files.plain(found)
     if args.crops:
         table = evaluation.robustness(model, report.data, corruptions=evaluation.CROPS)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
+from scipy.special import entr, softmax, xlogy
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import KFold
@@ -800,11 +800,12 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
 
 
 def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Gives the accuracy against FER+'s majority labels, by the rules of its authors.
+    """Judges a model by the votes of FER+'s taggers, by the rules of its authors.
 
     An answer that one tagger alone gave is struck out. What more than half of the rest chose is
     the label; pictures without such a label, or whose label is unknown or no face, are left out.
-    A picture of a class that the report does not have, such as contempt, counts as a mistake.
+    A picture of a class that the report does not have, such as contempt, counts as a mistake; the
+    cross-entropy asks about the report's classes alone.
 
     Args:
         report: A report on pictures with votes.
@@ -813,8 +814,10 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
 
     Returns:
         accuracy (an Estimate), unseen (the same on the pictures that the model has not seen; None
-        where that is unknown or there are none), pictures, left_out and contempt (how many of
-        the pictures).
+        where that is unknown or there are none), cross_entropy (an Estimate in nats, of the
+        answers against the shares of the votes; None where all are for other classes), entropy
+        (the votes' own, which answers equal to them would have), pictures, left_out and contempt
+        (how many of the pictures).
 
     Raises:
         ValueError: If the pictures have no votes.
@@ -838,11 +841,19 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
     majority = votes.argmax(axis=1)
     is_emotion = majority < FERPLUS.index("unknown")
     kept = (votes.max(axis=1) > votes.sum(axis=1) / 2) & is_emotion
-    right = report.predicted == _ferplus_labels(report.classes)[majority]
+    column = _ferplus_labels(report.classes)
+    right = report.predicted == column[majority]
     unseen = kept & ~report.seen if report.seen is not None else np.zeros(len(kept), bool)
+    ours = np.zeros_like(report.probabilities)
+    ours[:, column[column >= 0]] = votes[:, column >= 0]
+    told = kept & ours.any(axis=1)
+    shares = ours[told] / ours[told].sum(axis=1, keepdims=True)
+    loss = -xlogy(shares, np.maximum(report.probabilities[told], 1e-7))
     return {
         "accuracy": _mean(right[kept], resamples, seed),
         "unseen": _mean(right[unseen], resamples, seed) if unseen.any() else None,
+        "cross_entropy": _mean(loss.sum(axis=1), resamples, seed) if told.any() else None,
+        "entropy": _mean(entr(shares).sum(axis=1), resamples, seed) if told.any() else None,
         "pictures": int(kept.sum()),
         "left_out": int((~kept).sum()),
         "contempt": int((majority[kept] == FERPLUS.index("contempt")).sum()),

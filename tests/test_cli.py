@@ -295,3 +295,4 @@ def test_evaluate_against_ferplus(fer2013, capsys):
         on_card = zoo.read_card("compact_ferplus")["val"]["ferplus"][name]
         assert against[name]["value"] == pytest.approx(on_card["value"], abs=2e-3)
     assert 0.84 < against["unseen"]["value"] < against["accuracy"]["value"]
+    assert 0.2 < against["entropy"]["value"] < against["cross_entropy"]["value"] < 0.6

@@ -300,8 +300,11 @@ def test_ferplus_accuracy_by_hand(val):
     data.votes[5, 9] = 10  # no face
     data.votes[6, [2, 0, 1, 3]] = 4, 1, 3, 2  # surprise has 4 of 9: no majority
     seen = np.array([True, False, False, False, False, False, False])
-    report = evaluation.report_on(always(data), data, "x", seen=seen, resamples=20)
+    report = evaluation.report_on(always(data, right=0.4), data, "x", seen=seen, resamples=20)
     told = evaluation.ferplus_accuracy(report)
+    losses = np.array([0.4, 0.1**0.6 * 0.4**0.4, 0.4, 0.1])  # of shares 1, 0.4 and 0.6, 1, 1
+    assert told["cross_entropy"].value == pytest.approx(-np.log(losses).mean())
+    assert told["entropy"].value == pytest.approx(-np.log(0.4**0.4 * 0.6**0.6) / 4)
     assert told["unseen"].value == pytest.approx(1 / 3)
     assert evaluation.ferplus_accuracy(replace(report, seen=None))["unseen"] is None
     assert told["accuracy"].value == 0.5 and told["accuracy"].low < 0.5 < told["accuracy"].high
