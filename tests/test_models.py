@@ -291,7 +291,7 @@ def test_shipped_models_load_and_carry_card_and_hashes(name, faces):
     {
         "accurate": "accurate",
         "compact": "compact_any_size",
-        "tiny": "tiny_distilled",
+        "tiny": "tiny_any_size",
         "compact_ferplus": "compact_ferplus",
     }.items(),
 )
