@@ -844,11 +844,11 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
     column = _ferplus_labels(report.classes)
     right = report.predicted == column[majority]
     unseen = kept & ~report.seen if report.seen is not None else np.zeros(len(kept), bool)
-    ours = np.zeros_like(report.probabilities)
-    ours[:, column[column >= 0]] = votes[:, column >= 0]
+    ours = votes[:, column >= 0]
     told = kept & ours.any(axis=1)
     shares = ours[told] / ours[told].sum(axis=1, keepdims=True)
-    loss = -xlogy(shares, np.maximum(report.probabilities[told], 1e-7))
+    answers = report.probabilities[:, column[column >= 0]][told]
+    loss = -xlogy(shares, np.maximum(answers, 1e-7))
     return {
         "accuracy": _mean(right[kept], resamples, seed),
         "unseen": _mean(right[unseen], resamples, seed) if unseen.any() else None,
