@@ -51,6 +51,7 @@ _OTHER_COLOURS = (
     "#ff7f50", "#98df8a", "#d4b9da", "#5b3a1e", "#00b050", "#ff00aa",
 )  # fmt: skip
 
+_TAKEN = set("file frame seconds person left top width height score emotion model note".split())
 _SPELLINGS = {
     "anger": "angry", "disgusted": "disgust", "afraid": "fear", "fearful": "fear",
     "scared": "fear", "happiness": "happy", "joy": "happy", "sadness": "sad",
@@ -150,3 +151,20 @@ def colours(classes: Iterable[str]) -> dict[str, str]:
     """
     others = itertools.cycle(_OTHER_COLOURS)
     return {name: PALETTE[name] if name in PALETTE else next(others) for name in classes}
+
+
+def answer_columns(classes: Iterable[str]) -> list[str]:
+    """Names the columns of the classes' probabilities in a table of predictions.
+
+    Args:
+        classes: Names of classes.
+
+    Returns:
+        A name for each: the class's own, or "left (probability)" where a table of predictions has
+        a column "left" that says something else.
+
+    Example:
+        >>> answer_columns(["happy", "left"])
+        ['happy', 'left (probability)']
+    """
+    return [f"{name} (probability)" if name in _TAKEN else name for name in classes]

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import ConfusionMatrixDisplay, PrecisionRecallDisplay, RocCurveDisplay
 
-from ferlib.labels import EMOTIONS, FERPLUS, colours
+from ferlib.labels import EMOTIONS, FERPLUS, answer_columns, colours
 
 if TYPE_CHECKING:
     import keras
@@ -481,7 +481,7 @@ def emotions_over_time(
 
     Args:
         table: One row a person and frame, as `prediction.predict_to_csv` writes: person, seconds,
-            and a probability for each class (`prediction.columns`).
+            and a probability for each class (`labels.answer_columns`).
         classes: Names of the classes.
         window: Width of the window in seconds.
         most: Most persons that are drawn: those with the most frames.
@@ -497,8 +497,6 @@ def emotions_over_time(
         >>> table = pd.DataFrame(np.full((50, 7), 1 / 7), columns=list(plots.EMOTIONS))
         >>> axes = plots.emotions_over_time(table.assign(person=1, seconds=np.arange(50) / 25))
     """
-    apart = [f"{name} (probability)" for name in classes]
-    answers = [b if b in table else a for a, b in zip(classes, apart, strict=True)]
     persons = sorted(table["person"].value_counts().index[:most])
     rows = max(1, len(persons))
     figure, axes = plt.subplots(
@@ -513,7 +511,7 @@ def emotions_over_time(
         seen = table[table["person"] == person].sort_values("seconds")
         times = seen["seconds"].to_numpy()
         around = (
-            seen[answers]
+            seen[answer_columns(classes)]
             .set_axis(list(classes), axis=1)
             .set_axis(pd.to_timedelta(times, unit="s"))
             .rolling(pd.Timedelta(seconds=window), center=True)

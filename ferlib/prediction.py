@@ -75,8 +75,8 @@ def columns(classes: tuple[str, ...] = EMOTIONS, *, moving: bool = False) -> tup
     Returns:
         The file; of a clip the frame (from 0), its time in seconds and the person (from 1); the
         box in pixels of the upright picture, the detector's score (NaN where nothing was searched
-        for), a probability for each class, and the class with the highest. The probability of a
-        class that has another column's name ("left") is called "left (probability)".
+        for), a probability for each class (`labels.answer_columns`), and the class with the
+        highest.
 
     Example:
         >>> columns(("bored", "focused"))[5:]
@@ -84,8 +84,7 @@ def columns(classes: tuple[str, ...] = EMOTIONS, *, moving: bool = False) -> tup
         >>> columns(moving=True)[:4]
         ('file', 'frame', 'seconds', 'person')
     """
-    taken = {"file", *MOVING, *BOX, "score", "emotion", "model", "note"}
-    answers = (f"{name} (probability)" if name in taken else name for name in classes)
+    answers = labels.answer_columns(classes)
     return ("file", *MOVING * moving, *BOX, "score", *answers, "emotion")
 
 

@@ -828,6 +828,8 @@ def test_classes_called_as_other_columns(faces, tmp_path):
     answers = [f"{name} (probability)" for name in names]
     np.testing.assert_allclose(table[answers], expected, atol=1e-5)
     assert table.left.tolist() == [0] * 3 and table.file.is_unique
+    others = set(prediction.columns((), moving=True)) | {"model", "note"}
+    assert not others & set(labels.answer_columns(others))
     prediction.predict_to_csv(np.asarray(faces.images[:3]), tmp_path / "out.csv", model=model)
     written = pd.read_csv(tmp_path / "out.csv")
     np.testing.assert_allclose(written[answers], expected, atol=1e-4)
