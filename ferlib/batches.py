@@ -7,12 +7,13 @@ training is what it will be asked about later. Normalisation lives inside the mo
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ferlib.backend import keras
-from ferlib.labels import EMOTIONS, FERPLUS_TO_LABEL
+from ferlib.labels import EMOTIONS, ferplus_labels
 
 ops = keras.ops
 
@@ -198,31 +199,35 @@ def targets(
     labels: np.ndarray,
     votes: np.ndarray | None = None,
     *,
-    classes: int = len(EMOTIONS),
+    classes: int | Sequence[str] = EMOTIONS,
     ferplus_weight: float = 0.0,
 ) -> np.ndarray:
     """Makes the distributions that a model is trained towards.
 
     Args:
-        labels: int [N], 0 to `classes` - 1.
+        labels: int [N], each the place of a class.
         votes: float32 [N, 10], FER+'s votes; needed where `ferplus_weight` is above zero.
-        classes: Number of classes; where votes are used, the first seven are FER2013's emotions.
-        ferplus_weight: Share of the taggers' distribution over the seven emotions (Barsoum et
-            al. 2016, arXiv:1608.01041) in the target; the label keeps the rest. Pictures without
-            a vote for one of the seven keep their label alone.
+        classes: Names of the classes; or how many, of which the first seven are FER2013's.
+        ferplus_weight: Share of the taggers' distribution over the classes (Barsoum et al. 2016,
+            arXiv:1608.01041) in the target; the label keeps the rest. As there, an answer that
+            one tagger alone gave is struck out. A picture that then has no vote for one of the
+            classes, or whose own class FER+ does not know, keeps its label alone.
 
     Returns:
         float32 [N, classes], rows that sum to 1.
 
     Raises:
-        ValueError: If votes are asked for and there are none, or there are fewer classes.
+        ValueError: If votes are asked for and there are none.
 
     Example:
-        >>> targets(np.array([1, 0]), classes=3)
+        >>> targets(np.array([1, 0]), classes=["sad", "happy", "bored"])
         array([[0., 1., 0.],
                [1., 0., 0.]], dtype=float32)
     """
-    hot = np.eye(classes, dtype="float32")[np.asarray(labels)]
+    if isinstance(classes, int):
+        classes = [*EMOTIONS, *map(str, range(len(EMOTIONS), classes))][:classes]
+    labels = np.asarray(labels)
+    hot = np.eye(len(classes), dtype="float32")[labels]
     if not ferplus_weight:
         return hot
     if votes is None:
@@ -230,15 +235,12 @@ def targets(
             "ferplus_weight needs FER+ votes: put fer2013new.csv beside the FER2013 csv, "
             "or set ferplus_weight to 0."
         )
-    tagged = np.zeros((len(hot), max(classes, len(EMOTIONS))), "float32")
-    tagged[:, list(FERPLUS_TO_LABEL.values())] = votes[:, list(FERPLUS_TO_LABEL)]
-    if tagged[:, classes:].any():
-        raise ValueError(
-            f"FER+ votes are for FER2013's seven emotions; these are {classes} classes."
-        )
-    tagged = tagged[:, :classes]
+    column = ferplus_labels(classes)
+    tagged = np.zeros_like(hot)
+    tagged[:, column[column >= 0]] = np.where(votes > 1, votes, 0)[:, column >= 0]
     total = tagged.sum(axis=1, keepdims=True)
-    weight = np.where(total > 0, ferplus_weight, 0.0).astype("float32")
+    told = (total > 0) & np.isin(labels, column)[:, None]
+    weight = np.where(told, ferplus_weight, 0.0).astype("float32")
     return (1 - weight) * hot + weight * tagged / np.maximum(total, 1)
 
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ferlib import cleaning, files, runtimes, zoo
 from ferlib.faces import FERData
-from ferlib.labels import EMOTIONS, FERPLUS, canonical
+from ferlib.labels import EMOTIONS, FERPLUS, canonical, ferplus_labels
 
 METRICS = ("accuracy", "balanced_accuracy", "top2_accuracy", "macro_f1", "log_loss")
 """The metrics of a report."""
@@ -715,7 +715,7 @@ def picture_table(report: Report) -> pd.DataFrame:
         return table.assign(majority=None, agreeing=pd.array([pd.NA] * len(table), "Int64"))
     most = votes.max(axis=1)
     tie = (votes == most[:, None]).sum(axis=1) > 1
-    winner = _ferplus_labels(report.classes)[votes.argmax(axis=1)]
+    winner = ferplus_labels(report.classes)[votes.argmax(axis=1)]
     majority = np.where(tie, "", names[winner])
     return table.assign(majority=majority, agreeing=most.astype(int))
 
@@ -788,7 +788,7 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
         return {}
     table = picture_table(report)
     agree = votes.max(axis=1) == votes.sum(axis=1)
-    emotions = votes[:, _ferplus_labels(report.classes) >= 0]
+    emotions = votes[:, ferplus_labels(report.classes) >= 0]
     emotions = emotions[emotions.any(axis=1)]
     values = {
         "all_agree": table["right"][agree],
@@ -841,7 +841,7 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
     majority = votes.argmax(axis=1)
     is_emotion = majority < FERPLUS.index("unknown")
     kept = (votes.max(axis=1) > votes.sum(axis=1) / 2) & is_emotion
-    column = _ferplus_labels(report.classes)
+    column = ferplus_labels(report.classes)
     right = report.predicted == column[majority]
     unseen = kept & ~report.seen if report.seen is not None else np.zeros(len(kept), bool)
     ours = votes[:, column >= 0]
@@ -858,12 +858,6 @@ def ferplus_accuracy(report: Report, *, resamples: int = 1000, seed: int = 0) ->
         "left_out": int((~kept).sum()),
         "contempt": int((majority[kept] == FERPLUS.index("contempt")).sum()),
     }
-
-
-def _ferplus_labels(classes: tuple[str, ...]):
-    """Gives for each column of FER+'s votes the label of its class, int [10]; -1 for none."""
-    names = map(canonical, FERPLUS)
-    return np.array([classes.index(name) if name in classes else -1 for name in names])
 
 
 # ---- robustness -----------------------------------------------------------------------------

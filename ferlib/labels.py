@@ -3,8 +3,10 @@
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """FER2013's labels in FER2013's order; the classes of data that names no others."""
@@ -83,6 +85,23 @@ def canonical(name: str) -> str:
 def is_emotion(name: str) -> bool:
     """Returns whether a label is one of the seven emotions or contempt, in any spelling."""
     return canonical(name) in _SPELLINGS.values()
+
+
+def ferplus_labels(classes: Sequence[str]) -> np.ndarray:
+    """Gives for each column of FER+'s votes the label of its class.
+
+    Args:
+        classes: Names of the classes, in any spelling.
+
+    Returns:
+        int [10]; -1 where no class is the column's.
+
+    Example:
+        >>> ferplus_labels(["happy", "neutral", "bored"])
+        array([ 1,  0, -1, -1, -1, -1, -1, -1, -1, -1])
+    """
+    at = {canonical(name): label for label, name in enumerate(classes)}
+    return np.array([at.get(canonical(name), -1) for name in FERPLUS])
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -434,7 +434,7 @@ def _targets(recipe, pictures):
     return batches.targets(
         pictures.labels,
         pictures.votes,
-        classes=len(pictures.classes),
+        classes=pictures.classes,
         ferplus_weight=recipe.ferplus_weight,
     )
 

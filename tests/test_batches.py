@@ -115,12 +115,32 @@ def test_targets_blend_labels_with_votes():
         batches.targets([6], ferplus_weight=0.5)
 
 
+def test_an_answer_of_one_tagger_alone_is_no_vote():
+    votes = np.zeros((2, 10), "float32")
+    votes[0, [1, 0, 3, 9]] = 6, 2, 1, 1
+    votes[1, [0, 1, 2, 3]] = 1  # nothing is left but the label
+    made = batches.targets([4, 4], votes, ferplus_weight=1.0)
+    np.testing.assert_allclose(made, [[0, 0, 0, 0.75, 0, 0, 0.25], np.eye(7)[4]])
+
+
+def test_votes_go_to_classes_by_their_names():
+    votes = np.zeros((3, 10), "float32")
+    votes[:, [1, 7, 0]] = 4, 4, 2  # happiness, contempt, neutral
+    eight = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
+    made = batches.targets([7, 3, 0], votes, classes=eight, ferplus_weight=1.0)
+    np.testing.assert_allclose(made, [[0, 0, 0, 0.4, 0, 0, 0.2, 0.4]] * 3, atol=1e-6)
+    made = batches.targets([0, 1, 2], votes, classes=("neutral", "glad", "Happy"), ferplus_weight=1)
+    np.testing.assert_allclose(made, [[1 / 3, 0, 2 / 3], [0, 1, 0], [1 / 3, 0, 2 / 3]], atol=1e-6)
+    made = batches.targets([0, 1, 1], votes, classes=("negative", "positive"), ferplus_weight=1.0)
+    np.testing.assert_array_equal(made, np.eye(2)[[0, 1, 1]])
+
+
 def test_targets_and_weights_of_other_classes():
     made = batches.targets([7, 0], classes=8)
     np.testing.assert_array_equal(made, np.eye(8)[[7, 0]])
     votes = np.zeros((2, 10), "float32")
     votes[:, 1] = 5
-    blended = batches.targets([7, 0], votes, classes=8, ferplus_weight=0.5)
+    blended = batches.targets([6, 0], votes, classes=7, ferplus_weight=0.5)
     np.testing.assert_array_equal(blended[:, 3], [0.5, 0.5])
     assert batches.class_weights([0, 1, 1], classes=3) == {0: 1.5, 1: 0.75, 2: 1.0}
 

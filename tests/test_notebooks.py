@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 import tomllib
+from pathlib import Path
 
 import book
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import psutil
@@ -20,7 +22,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from ferlib import cleaning, recipes, suite, training
+from ferlib import cleaning, drawn, recipes, suite, training
+from ferlib.labels import EMOTIONS, FERPLUS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
@@ -236,6 +239,29 @@ def test_its_solutions_solve_its_exercises(project, name):
 def test_alone_with_no_run_before_it(project, name):
     made = suite.run("smoke", "drawn:700", only=(name,), project=project)
     assert made["status"] == "done", made["stages"][name]["problem"]
+
+
+@pytest.mark.slow
+def test_votes_for_classes_that_the_data_have_merged(project, monkeypatch):
+    faces = drawn.draw(140)
+    usage = np.where(faces.split == "train", "Training", "PublicTest")
+    pixels = [" ".join(map(str, face.ravel())) for face in faces.images]
+    table = pd.DataFrame({"emotion": faces.labels, "pixels": pixels, "Usage": usage})
+    table.to_csv(project / "fer2013.csv", index=False)
+    votes = pd.DataFrame(faces.votes.astype(int), columns=FERPLUS)
+    votes.insert(0, "Image name", faces.names)
+    votes.insert(0, "Usage", usage)
+    votes.to_csv(project / "fer2013new.csv", index=False)
+    merged = dict.fromkeys(("angry", "disgust", "fear", "sad"), "negative")
+    merged |= dict.fromkeys(("happy", "surprise"), "positive")
+    (project / "merged.json").write_text(json.dumps(merged))
+    monkeypatch.setenv("FERLIB_LABELS", str(project / "merged.json"))
+    made = suite.run("smoke", project / "fer2013.csv", only=("01", "02"), project=project)
+    assert made["status"] == "done", made["stages"]
+    said = Path(made["folder"], "01_exploration.ipynb").read_text()
+    neutral = faces.labels == EMOTIONS.index("neutral")  # the others have no column of votes
+    right = (faces.votes.argmax(axis=1) == FERPLUS.index("neutral"))[neutral]
+    assert f"For {right.sum()} of {neutral.sum()} the most voted emotion is the label" in said
 
 
 @pytest.mark.slow
