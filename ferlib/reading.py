@@ -13,7 +13,7 @@ from ferlib import archives, folders, tables
 from ferlib.archives import File, Tree
 from ferlib.classes import Meaning
 from ferlib.faces import MOST_BAD, SPLITS, Fault, FERData, LeftOut, split_in
-from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, SIDE, is_emotion
+from ferlib.labels import EMOTIONS, FERPLUS, SIDE, ferplus_labels, is_emotion
 from ferlib.tables import Row
 
 MANY = 20
@@ -438,7 +438,7 @@ def _misfit(voted: list[Row], data: FERData) -> str:
     if wrong.any():
         return f"{data.names[wrong.argmax()]} has another Usage there"
     most = np.argmax([row.votes or [] for row in voted], axis=1)
-    told = np.array([FERPLUS_TO_LABEL.get(i, -1) for i in range(len(FERPLUS))])[most]
+    told = ferplus_labels(EMOTIONS)[most]
     agree = (told == data.labels)[told >= 0]
     few_or_merged = len(agree) < 500 or data.classes != EMOTIONS
     if few_or_merged or agree.mean() > 0.4:  # 0.64 in this order, 0.2 in any other
