@@ -682,8 +682,9 @@ def picture_table(report: Report) -> pd.DataFrame:
         Columns name, label, answer, confidence (of the answer), own (probability of the label),
         right, seen; brightness (mean), contrast (standard deviation) and sharpness (standard
         deviation of the Laplacian) of grey values from 0 to 1; majority (the class with the most
-        votes; "" for a tie or none of the classes) and agreeing (how many taggers chose the most
-        frequent answer), both missing where there are no votes.
+        votes; "" for a tie or none of the classes, missing where it may be one of the classes
+        that FER+ does not know) and agreeing (how many taggers chose the most frequent answer),
+        both missing where there are no votes.
 
     Example:
         >>> import numpy as np
@@ -715,9 +716,17 @@ def picture_table(report: Report) -> pd.DataFrame:
         return table.assign(majority=None, agreeing=pd.array([pd.NA] * len(table), "Int64"))
     most = votes.max(axis=1)
     tie = (votes == most[:, None]).sum(axis=1) > 1
-    winner = ferplus_labels(report.classes)[votes.argmax(axis=1)]
-    majority = np.where(tie, "", names[winner])
+    column = ferplus_labels(report.classes)
+    winner = column[votes.argmax(axis=1)]
+    majority = pd.Series(np.where(tie, "", names[winner]))
+    if not _knows_all(column, report.classes):
+        majority = majority.mask((winner < 0) & ~tie)
     return table.assign(majority=majority, agreeing=most.astype(int))
+
+
+def _knows_all(column: np.ndarray, classes: tuple[str, ...]) -> bool:
+    """Returns whether FER+'s taggers could choose each of the classes."""
+    return set(range(len(classes))) <= set(column)
 
 
 def accuracy_by(table: pd.DataFrame, column: str, *, bins: int = 5) -> pd.DataFrame:
@@ -770,7 +779,8 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
         not (left out where there are no such pictures); majority, how often the label is the
         majority's emotion; ceiling, the accuracy of a perfect model if each label were one
         tagger's opinion: the mean of the largest share of the votes for the report's classes.
-        Empty where there are no votes.
+        These two are left out where FER+ does not know all classes. Empty where there are no
+        votes.
 
     Example:
         >>> import numpy as np
@@ -788,14 +798,13 @@ def label_noise(report: Report, *, resamples: int = 1000, seed: int = 0) -> dict
         return {}
     table = picture_table(report)
     agree = votes.max(axis=1) == votes.sum(axis=1)
-    emotions = votes[:, ferplus_labels(report.classes) >= 0]
-    emotions = emotions[emotions.any(axis=1)]
-    values = {
-        "all_agree": table["right"][agree],
-        "not_all_agree": table["right"][~agree],
-        "majority": table["majority"] == table["label"],
-        "ceiling": emotions.max(axis=1, initial=0) / emotions.sum(axis=1),
-    }
+    values = {"all_agree": table["right"][agree], "not_all_agree": table["right"][~agree]}
+    column = ferplus_labels(report.classes)
+    if _knows_all(column, report.classes):
+        emotions = votes[:, column >= 0]
+        emotions = emotions[emotions.any(axis=1)]
+        values["majority"] = table["majority"] == table["label"]
+        values["ceiling"] = emotions.max(axis=1, initial=0) / emotions.sum(axis=1)
     return {key: _mean(one, resamples, seed) for key, one in values.items() if len(one)}
 
 

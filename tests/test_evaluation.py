@@ -337,6 +337,20 @@ def test_label_noise_by_hand(val):
     other = replace(val, labels=val.labels // 4, classes=("bored", "focused"))
     other = evaluation.report_on(np.eye(2)[other.labels], other, "x", resamples=20)
     assert "ceiling" not in evaluation.label_noise(other, resamples=20)
+    assert evaluation.picture_table(other)["majority"].isna().all()
+
+
+def test_votes_that_may_be_for_a_merged_class_say_nothing(val):
+    data = val.select(np.arange(3))
+    data = replace(data, labels=np.array([0, 1, 0]), classes=("neutral", "negative"))
+    data = replace(data, votes=np.zeros((3, 10), "float32"))
+    data.votes[0, [0, 3]] = 8, 2  # neutral
+    data.votes[1, [3, 0]] = 9, 1  # sadness, which may be negative
+    data.votes[2, [0, 3]] = 5, 5
+    report = evaluation.report_on(np.eye(2)[data.labels], data, "x", resamples=20)
+    table = evaluation.picture_table(report)
+    assert table["majority"].fillna("?").tolist() == ["neutral", "?", ""]
+    assert set(evaluation.label_noise(report, resamples=20)) == {"not_all_agree"}
 
 
 @pytest.mark.parametrize("name", evaluation.CORRUPTIONS)
