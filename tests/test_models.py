@@ -289,7 +289,7 @@ def test_shipped_models_load_and_carry_card_and_hashes(name, faces):
 @pytest.mark.parametrize(
     ("name", "recipe"),
     {
-        "accurate": "accurate",
+        "accurate": "accurate_any_size",
         "compact": "compact_any_size",
         "tiny": "tiny_any_size",
         "compact_ferplus": "compact_ferplus",
