@@ -292,7 +292,7 @@ def test_shipped_models_load_and_carry_card_and_hashes(name, faces):
         "accurate": "accurate_any_size",
         "compact": "compact_any_size",
         "tiny": "tiny_any_size",
-        "compact_ferplus": "compact_ferplus",
+        "compact_ferplus": "compact_ferplus_any_size",
     }.items(),
 )
 def test_a_shipped_model_was_trained_by_its_recipe(name, recipe, monkeypatch):
