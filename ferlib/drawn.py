@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ferlib.faces import FERData
-from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL, SIDE
+from ferlib.labels import EMOTIONS, FERPLUS, SIDE, ferplus_labels
 
 _SUPERSAMPLING = 4
 
@@ -188,7 +188,7 @@ def _votes(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Lets ten people vote: 7 of 10 for the label, one for neutral, others for anything."""
     shares = np.full((len(labels), len(FERPLUS)), 0.02)
     shares[:, FERPLUS.index("neutral")] += 0.1
-    column_of = {label: column for column, label in FERPLUS_TO_LABEL.items()}
+    column_of = {label: column for column, label in enumerate(ferplus_labels(EMOTIONS))}
     shares[np.arange(len(labels)), [column_of[label] for label in labels]] += 0.7
     return rng.multinomial(10, shares).astype(np.float32)
 

@@ -20,9 +20,6 @@ FERPLUS = (
 )  # fmt: skip
 """The columns of FER+'s votes, in the order of `fer2013new.csv` (NF is no face)."""
 
-FERPLUS_TO_LABEL = {0: 6, 1: 3, 2: 5, 3: 4, 4: 0, 5: 1, 6: 2}
-"""FER+ column -> FER2013 label; contempt, unknown and NF have none."""
-
 NUMBERINGS = {
     "fer2013": EMOTIONS,
     "rafdb": (None, "surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),

@@ -12,7 +12,7 @@ from conftest import ROOT
 
 PACKAGE = ROOT / "ferlib"
 # The design says 3,000; until the readers and the evaluation are thinned, it must not grow.
-MOST_LINES = 7295
+MOST_LINES = 7294
 # Imports go up this list only.
 ORDER = (
     "labels", "files", "backend", "faces", "pictures", "archives", "tables", "classes", "folders",

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ferlib import archives, pictures, sources
 from ferlib.drawn import draw
-from ferlib.labels import EMOTIONS, FERPLUS, FERPLUS_TO_LABEL
+from ferlib.labels import EMOTIONS, FERPLUS, ferplus_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 N = 60
@@ -373,7 +373,7 @@ def test_what_is_no_data_is_an_error(tmp_path):
 
 
 def votes(path: Path, usage=USAGE, labels=LABELS) -> Path:
-    column = {label: i for i, label in FERPLUS_TO_LABEL.items()}
+    column = {label: i for i, label in enumerate(ferplus_labels(EMOTIONS))}
     lines = []
     for i, name in enumerate(usage):
         counts = [0] * 10
@@ -390,8 +390,7 @@ def test_votes_beside_a_csv_join_by_row(tmp_path):
         data = load(source)
         assert data.votes.shape == (N, 10) and data.votes.dtype == np.float32
         assert np.array_equal(data.votes[:, 9], np.arange(N) % 3)
-        assert (data.votes.argmax(axis=1) == [{v: k for k, v in FERPLUS_TO_LABEL.items()}[label]
-                                              for label in LABELS]).all()  # fmt: skip
+        assert (ferplus_labels(EMOTIONS)[data.votes.argmax(axis=1)] == LABELS).all()
     assert load(path, votes=None).votes is None
 
 
